@@ -31,4 +31,16 @@ export interface Message {
    * again. @returns whether it was put back; it must not be used any more then.
    */
   putBack?(): boolean;
+  /** Whether the thread that serves this request serves other guests, too. Default false. */
+  readonly isThreadShared?: boolean;
+  /**
+   * Whether another guest waits for that thread, and this one has had it for a moment: a long
+   * request had better end, or go on later. To be asked every few microseconds.
+   */
+  isThreadWanted?(): boolean;
+  /**
+   * Calls `goOn` once, when other guests have had their turn. It must not throw. Required beside
+   * {@link isThreadWanted}.
+   */
+  goOnLater?(goOn: () => void): void;
 }

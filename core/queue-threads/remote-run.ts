@@ -174,6 +174,17 @@ export class RemoteRun implements Run, ChainOwner {
     this.#answer(message, undefined);
   }
 
+  /** What threads have passed on is short, or asynchronous. */
+  readonly isThreadShared = false;
+
+  isThreadWanted(): boolean {
+    return false;
+  }
+
+  goOnLater(goOn: () => void): void {
+    setImmediate(goOn);
+  }
+
   putBack(message: ChainMessage): boolean {
     if (!this.#over) return false;
     this.backlog.push(message.id);

@@ -14,6 +14,7 @@ import type { Slot } from './ids.js';
 import type { Journal } from './journal/index.js';
 import { LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
+import { UnfinishedTransfers } from './unfinished.js';
 
 /** Hears of changes that no guest has made. It must not throw. */
 export type ChangeListener = (node: object, change: NodeChange) => void;
@@ -87,6 +88,7 @@ export class Export {
   /** The locks of all sessions. Nodes are given by their slots. */
   readonly locks: LockTable<Slot>;
   readonly listings: ListingBudget;
+  readonly unfinished = new UnfinishedTransfers();
   /** Mirrors what sessions have, where a keeper holds the guests. */
   journal: Journal | undefined = undefined;
   /** Who is told what changes behind the guests' back: host mounts. */

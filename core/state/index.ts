@@ -11,6 +11,7 @@
  * - `directory-stream.ts`: a listing, which stays the same while a guest reads it.
  * - `remembered-nodes.ts`: nodes that guests have forgotten, and that are found by file handles.
  * - `keep-cache.ts`: whether a guest may keep a file's cached data when it opens the file again.
+ * - `unfinished.ts`: long transfers that make room for other guests.
  * - `in-turns.ts`: doing something for many items without holding the thread.
  * - `budgets.ts`: what all guests of the process share: heap for handles, descriptors.
  * - `journal/`: all of that in memory that outlives this process.
@@ -33,4 +34,5 @@ export type { RememberedNode } from './remembered-nodes.js';
 export type { SavedHandle, SavedSession } from './saved-form.js';
 export * from './saved-export.js';
 export * from './migration.js';
+export type { UnfinishedTransfer } from './unfinished.js';
 export { descriptorBudget, handleBudget } from './budgets.js';

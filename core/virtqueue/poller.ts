@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { type AddressSpace, BackOff } from '../memory/index.js';
-import { signalOwed } from '../system/index.js';
+import { hasEventsWaiting, signalOwed } from '../system/index.js';
 import type { Completions, PolledQueue, Turn } from './queue-run.js';
 
 /**
@@ -8,6 +8,31 @@ import type { Completions, PolledQueue, Turn } from './queue-run.js';
  * loop does its other work.
  */
 const TURN_TIME_MS = 1;
+
+/**
+ * So long a guest has the thread, before one of its requests makes room for other guests in the
+ * midst of it.
+ */
+const SHARE_TIME_MS = 0.03;
+
+/**
+ * How often it is looked for what else the thread sleeps for, among it the guests of other pollers:
+ * where there are other guests, and where there are none.
+ */
+const LOOK_TIME_MS = 0.06;
+const LONE_LOOK_TIME_MS = 0.2;
+
+/** The guests whose queues this thread serves, of all pollers, and how many queues each has. */
+const guests = new Map<AddressSpace, number>();
+
+/** Pollers that are to serve in a later turn: their guests' requests come without notification. */
+let due = 0;
+
+/** A request that goes on later. */
+interface Unfinished {
+  readonly queue: PolledQueue;
+  readonly goOn: () => void;
+}
 
 /**
  * Serves queues that belong together. After a kick it drains them all. Before it lets the event
@@ -37,6 +62,13 @@ export class Poller implements Turn {
   /** The completions of the queues' services, each once. */
   #completions: readonly Completions[] = [];
   readonly #backOff = new BackOff();
+  readonly #unfinished: Unfinished[] = [];
+  /** Since when one guest has the thread (milliseconds); 0 before it was looked at. */
+  #servedSince = 0;
+  /** When it was last looked for what else the thread sleeps for. */
+  #looked = 0;
+  /** Whether something was found, for which this turn of the event loop ends. */
+  #isOver = false;
   #serving = false;
   #scheduled = false;
 
@@ -51,12 +83,17 @@ export class Poller implements Turn {
   /** Begins to serve a queue. */
   add(run: PolledQueue): void {
     this.#runs.push(run);
+    guests.set(run.space, (guests.get(run.space) ?? 0) + 1);
     this.#findCompletions();
   }
 
   remove(run: PolledQueue): void {
     const index = this.#runs.indexOf(run);
-    if (index >= 0) this.#runs.splice(index, 1);
+    if (index < 0) return;
+    this.#runs.splice(index, 1);
+    const left = guests.get(run.space)! - 1;
+    if (left === 0) guests.delete(run.space);
+    else guests.set(run.space, left);
     this.#findCompletions();
   }
 
@@ -64,10 +101,16 @@ export class Poller implements Turn {
   serveLater(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(() => {
+    due += 1;
+    const serve = (): void => {
       this.#scheduled = false;
+      due -= 1;
       this.serve();
-    });
+    };
+    // The thread's own sleep is an immediate, too, and comes after those that are there already.
+    if (this.#isOver) setImmediate(() => setImmediate(serve));
+    else setImmediate(serve);
+    this.#isOver = false;
   }
 
   /**
@@ -88,12 +131,14 @@ export class Poller implements Turn {
   /** @returns true if the turn is over before the rings are empty. */
   #serve(): boolean {
     const begun = performance.now();
+    this.#looked = begun;
     for (let isLate = false; ;) {
-      if (this.#drain() || isLate) return true;
-      const found = this.#countReady() > 0 || (this.#mayPoll() && this.#poll());
+      if (this.#drain() || this.#isOver || isLate) return true;
+      const found = this.#countReady() > 0 || this.#unfinished.length > 0 || (this.#mayPoll() && this.#poll());
       if (!found && !this.#rest() && !this.#leave()) return false;
       if (!found) this.#attend();
-      isLate = performance.now() - begun > TURN_TIME_MS;
+      const now = performance.now();
+      isLate = now - begun > TURN_TIME_MS || this.isOver(now);
     }
   }
 
@@ -106,6 +151,7 @@ export class Poller implements Turn {
     let over = false;
     const completions = this.#completions;
     for (let i = 0; i < completions.length; i++) completions[i]!.collect();
+    if (this.#unfinished.length > 0) this.#goOn();
     this.isAlone = this.#countReady() === 1;
     const runs = this.#runs;
     const first = this.#first;
@@ -114,14 +160,61 @@ export class Poller implements Turn {
     for (let i = 0; i < runs.length; i++) {
       const at = (first + i) % runs.length;
       const run = runs[at]!;
-      if (!run.ready) continue;
+      if (!run.ready || this.#isUnfinished(run)) continue;
       this.#first = at + 1;
-      if (run.drain(this)) over = true;
+      this.#servedSince = 0;
+      if (run.drain()) over = true;
       if (served !== undefined && served !== run.space) isOne = false;
       served = run.space;
     }
     if (served !== undefined) this.#served = isOne ? served : undefined;
     return over;
+  }
+
+  /** Whether a guest has made room in the midst of a request: its others come after that. */
+  #isUnfinished({ space }: PolledQueue): boolean {
+    const unfinished = this.#unfinished;
+    for (let i = 0; i < unfinished.length; i++) if (unfinished[i]!.queue.space === space) return true;
+    return false;
+  }
+
+  /** Goes on with the requests that have made room for others. */
+  #goOn(): void {
+    signalOwed();
+    for (const { goOn } of this.#unfinished.splice(0)) {
+      this.#servedSince = 0;
+      goOn();
+    }
+  }
+
+  goOnLater(queue: PolledQueue, goOn: () => void): void {
+    this.#unfinished.push({ queue, goOn });
+    if (!this.#serving) this.serveLater();
+  }
+
+  get isShared(): boolean {
+    return guests.size > 1;
+  }
+
+  isWantedByOthers(queue: PolledQueue): boolean {
+    if (guests.size <= 1) return false;
+    const now = performance.now();
+    if (this.#servedSince === 0) this.#servedSince = now;
+    if (now - this.#servedSince < SHARE_TIME_MS) return false;
+    const runs = this.#runs;
+    for (let i = 0; i < runs.length; i++)
+      if (runs[i]!.space !== queue.space && runs[i]!.ready) return true;
+    const unfinished = this.#unfinished;
+    for (let i = 0; i < unfinished.length; i++)
+      if (unfinished[i]!.queue.space !== queue.space) return true;
+    return this.isOver(now);
+  }
+
+  isOver(now: number): boolean {
+    if (now - this.#looked < (guests.size > 1 ? LOOK_TIME_MS : LONE_LOOK_TIME_MS)) return this.#isOver;
+    this.#looked = now;
+    if (due > (this.#scheduled ? 1 : 0) || hasEventsWaiting()) this.#isOver = true;
+    return this.#isOver;
   }
 
   isWantedBeside(queue: PolledQueue): boolean {

@@ -3,7 +3,6 @@ import { type AddressSpace, type DirtyLog, type Message, Pool, SegmentList } fro
 import {
   type Fd,
   advancePromises,
-  hasEventsWaiting,
   signalBeforeSleep,
   signalForeign,
   signalKind,
@@ -33,6 +32,9 @@ const TURN_MINIMUM = 16;
  */
 const SLICE_TIME_MS = 0.05;
 
+/** After a request with so many bytes of data the clock is read. */
+const LARGE_BYTES = 32 * 1024;
+
 /** The most requests that are served between two readings of the clock. Fewer if they are slow. */
 const CLOCK_INTERVAL = 16;
 /** ... and at the start of a drain. 1 where the last ones were slow. */
@@ -52,6 +54,12 @@ export interface ChainOwner {
   giveUp(message: ChainMessage): void;
   /** Implements {@link Message.putBack}. */
   putBack(message: ChainMessage): boolean;
+  /** Implements {@link Message.isThreadShared}. */
+  readonly isThreadShared: boolean;
+  /** Implements {@link Message.isThreadWanted}. */
+  isThreadWanted(): boolean;
+  /** Implements {@link Message.goOnLater}. */
+  goOnLater(goOn: () => void): void;
 }
 
 /** A descriptor chain that the device has taken. Pooled. */
@@ -87,6 +95,18 @@ export class ChainMessage implements QueueMessage {
 
   putBack(): boolean {
     return this.id >= 0 && this.#owner.putBack(this);
+  }
+
+  get isThreadShared(): boolean {
+    return this.#owner.isThreadShared;
+  }
+
+  isThreadWanted(): boolean {
+    return this.#owner.isThreadWanted();
+  }
+
+  goOnLater(goOn: () => void): void {
+    this.#owner.goOnLater(goOn);
   }
 
   clear(): void {
@@ -149,6 +169,21 @@ export interface Turn {
   readonly isAlone: boolean;
   /** Whether another queue has something to serve, or answers to collect, now. */
   isWantedBeside(queue: PolledQueue): boolean;
+  /**
+   * Whether the turn of the event loop is to end, for what else the thread sleeps for. It is looked
+   * for now and then.
+   * @param now of `performance.now()`.
+   */
+  isOver(now: number): boolean;
+  /** Whether the thread serves queues of other guests, too. */
+  readonly isShared: boolean;
+  /**
+   * Whether another guest waits for the thread, and the queue's guest has had it for a moment. To
+   * be asked in the midst of its requests.
+   */
+  isWantedByOthers(queue: PolledQueue): boolean;
+  /** Calls `goOn` when others had their turn. */
+  goOnLater(queue: PolledQueue, goOn: () => void): void;
 }
 
 /** A queue as a {@link Poller} serves it. */
@@ -164,7 +199,7 @@ export interface PolledQueue {
    * Serves requests until there are none, or another queue has waited for a moment.
    * @returns true if the turn of the event loop is over before that.
    */
-  drain(turn: Turn): boolean;
+  drain(): boolean;
   /** Asks to be woken for new requests. @returns true if some came before that. */
   rest(): boolean;
 }
@@ -210,6 +245,8 @@ export interface RunSetup {
   /** The most requests that one turn of the event loop takes. */
   readonly limit: number;
   readonly service: QueueService;
+  /** Who serves the run. */
+  readonly turn: Turn;
   /** Called when the run stops taking requests, with the reason. */
   readonly onBroken: (fields: object, reason: string) => void;
 }
@@ -228,12 +265,15 @@ export class QueueRun implements Run, ChainOwner {
   readonly space: AddressSpace;
   readonly #limit: number;
   readonly #service: QueueService;
+  readonly #turn: Turn;
   readonly #onBroken: (fields: object, reason: string) => void;
   readonly #pool = new Pool<ChainMessage>();
   #over = false;
   #draining = false;
   /** Whether notifications are still suppressed, since the last drain. */
   #awake = true;
+  /** Whether a request of this drain makes room for other guests. */
+  #yields = false;
   /** The request that was taken last. */
   #latest: ChainMessage | undefined;
   /** Requests returned since the guest was last interrupted. */
@@ -247,6 +287,7 @@ export class QueueRun implements Run, ChainOwner {
     this.space = setup.space;
     this.#limit = setup.limit;
     this.#service = setup.service;
+    this.#turn = setup.turn;
     this.#onBroken = setup.onBroken;
   }
 
@@ -286,11 +327,11 @@ export class QueueRun implements Run, ChainOwner {
   }
 
   /** Drains the ring. The guest need not notify of further requests until {@link rest}. */
-  drain(turn: Turn): boolean {
+  drain(): boolean {
     if (!this.taking || this.#draining) return false;
     this.#draining = true;
     try {
-      return this.#takeAll(turn);
+      return this.#takeAll();
     } catch (error) {
       this.#break({ err: error }, 'a request was not handled');
       if (this.#latest !== undefined && this.#latest.id >= 0) this.giveUp(this.#latest);
@@ -303,9 +344,10 @@ export class QueueRun implements Run, ChainOwner {
     }
   }
 
-  #takeAll(turn: Turn): boolean {
+  #takeAll(): boolean {
     const ring = this.#ring;
     const service = this.#service;
+    const turn = this.#turn;
     signalOwed();
     // Reading the clock costs as much as a ring entry, so it is not read for one or two requests,
     // unless they are slow.
@@ -316,6 +358,7 @@ export class QueueRun implements Run, ChainOwner {
     let interval = 1;
     let most = Infinity;
     this.#awake = true;
+    this.#yields = false;
     ring.suppressNotifications();
     for (let taken = 1; ; taken++) {
       const message = this.#pool.take() ?? new ChainMessage(this, this.space);
@@ -334,10 +377,11 @@ export class QueueRun implements Run, ChainOwner {
       this.#latest = message;
       const { following } = ring;
       if (taken === 1 && !turn.isAlone) most = following + 1;
+      if (message.readable.length + message.writable.length > LARGE_BYTES) untilClock = 1;
       service.dispatch(message, following);
       if (!this.taking) return false;
       if (taken >= this.#limit) return true;
-      if (taken === most) return false;
+      if (taken === most || this.#yields) return false;
       untilClock -= 1;
       if (untilClock > 0) continue;
       const now = performance.now();
@@ -351,8 +395,8 @@ export class QueueRun implements Run, ChainOwner {
       if (now - announced > NOTIFY_TIME_MS) {
         this.#interrupt();
         announced = now;
-        if (hasEventsWaiting()) return true;
       }
+      if (turn.isOver(now)) return true;
       if (taken >= TURN_MINIMUM && now - started > TURN_TIME_MS) return true;
     }
   }
@@ -382,6 +426,20 @@ export class QueueRun implements Run, ChainOwner {
     if (this.#over) return;
     this.#violated('a request that can be neither understood nor answered');
     this.#settle(1);
+  }
+
+  get isThreadShared(): boolean {
+    return this.#turn.isShared;
+  }
+
+  isThreadWanted(): boolean {
+    if (!this.#turn.isWantedByOthers(this)) return false;
+    this.#yields = true;
+    return true;
+  }
+
+  goOnLater(goOn: () => void): void {
+    this.#turn.goOnLater(this, goOn);
   }
 
   putBack(message: ChainMessage): boolean {

@@ -300,7 +300,15 @@ export class Virtqueue {
     const onBroken = (fields: object, reason: string): void => this.#break(fields, reason);
     const elsewhere = this.#startElsewhere({ ring, base, again }, service, onBroken);
     const run =
-      elsewhere ?? new QueueRun({ ring, space: this.#space, limit: ROUNDS * this.#size, service, onBroken });
+      elsewhere ??
+      new QueueRun({
+        ring,
+        space: this.#space,
+        limit: ROUNDS * this.#size,
+        service,
+        turn: this.#poller,
+        onBroken,
+      });
     if (elsewhere === undefined) {
       run.setCall(this.#call?.value ?? (-1 as Fd));
       this.#listen();

@@ -8,7 +8,8 @@ import { type Fd, NativeMemory } from '../../../core/system/index.js';
  */
 const NAME_AREA_BYTES = 4352;
 export const XATTR_MAX_BYTES = 65536;
-export const DIRENT_AREA_BYTES = 32768;
+/** Some hundred names: more would hold other guests for long. */
+export const DIRENT_AREA_BYTES = 4096;
 
 const layout = {
   empty: 0,

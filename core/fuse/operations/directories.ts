@@ -114,6 +114,8 @@ function list(session: Session, request: Request, plus: boolean): Awaitable<numb
 
 /** The most bytes of entries that one request gives: the guest asks again for more. */
 const MAX_ROOM_BYTES = 64 * 1024;
+/** After so many entries it is looked whether another guest waits. */
+const LOOKED_EVERY = 16;
 /** Cookies are indexes below 2^31. */
 const LAST_COOKIE = 0x7fffffff;
 /** Bytes of entries that are composed in `session.out` before they are copied to the guest. */
@@ -143,6 +145,7 @@ function* fill(target: Target, index: number): Steps<number> {
   let filled = 0;
   let composed = 0;
   let waited = false;
+  let look = index + LOOKED_EVERY;
   let parent: Awaitable<Slot> = NO_SLOT;
   try {
     for (; ; index++) {
@@ -154,6 +157,11 @@ function* fill(target: Target, index: number): Steps<number> {
         if (isGone(session, request)) throw FsError.of('EIO');
       }
       if (!there) break;
+      // Fewer entries than there is room for are no end: the guest asks again.
+      if (index >= look && !ahead.hasMore) {
+        look = index + LOOKED_EVERY;
+        if (filled > 0 && request.message.isThreadWanted?.() === true) break;
+      }
       const size = entrySize(stream, index, plus);
       if (filled + size > room) {
         if (filled === 0) throw FsError.of('EINVAL');

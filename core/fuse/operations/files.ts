@@ -9,7 +9,8 @@ import {
   SEEK_HOLE,
 } from '../wire/abi.js';
 import { appending } from './at-most-once.js';
-import { finishEmpty, GATHERED, isGone, type Operation } from './operation.js';
+import { inPieces, isInPieces } from './in-pieces.js';
+import { checkCount, finishEmpty, GATHERED, isGone, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import { putWritten } from '../wire/reply-writers.js';
 import type { Request } from '../session/request.js';
@@ -28,6 +29,7 @@ import {
   fuse_syncfs_in,
   fuse_write_in,
   fuse_write_out,
+  WRITE_DATA,
 } from '../wire/structures.js';
 import {
   isInRange,
@@ -74,6 +76,13 @@ export const read: Operation<number> = {
     }
     if (session.mayGather(size) && accelerator.gatherRead?.(node, file, buffer, offset, request.context)) {
       return GATHERED;
+    }
+    if (isInPieces(request, size, handles.flags(handle))) {
+      const move = (start: number, end: number): Awaitable<number> => {
+        const piece = message.writable.window(BODY + start, BODY + end);
+        return backend.read!(node, file, piece, offset + start, request.context);
+      };
+      return inPieces({ session, request, slot, isWrite: false, offset, size, move });
     }
     return backend.read(node, file, buffer, offset, request.context);
   },
@@ -136,6 +145,13 @@ export const write: Operation<number> = {
       accelerator.gatherWrite?.(node, file, buffer, offset, flags, request.context)
     ) {
       return GATHERED;
+    }
+    if (isInPieces(request, size, handles.flags(handle))) {
+      const move = (start: number, end: number): Awaitable<number> => {
+        const piece = message.readable.window(WRITE_DATA + start, WRITE_DATA + end);
+        return backend.write!(node, file, piece, offset + start, flags, request.context);
+      };
+      return inPieces({ session, request, slot, isWrite: true, offset, size, move });
     }
     const written = backend.write(node, file, buffer, offset, flags, request.context);
     if (written instanceof Promise) {
@@ -288,13 +304,6 @@ function finishCopy(session: Session, request: Request, count: number): number {
   session.moved(count);
   session.out.u64(BODY + fuse_copy_file_range_out.bytes_copied, count);
   return fuse_copy_file_range_out.bytes;
-}
-
-/** Checks a count from the backend. @throws RangeError for one that no backend may return. */
-function checkCount(count: number, most: number): void {
-  if (!(count >= 0 && count <= most && Math.floor(count) === count)) {
-    throw new RangeError(`the backend returned ${count}, not a whole number from 0 to ${most}`);
-  }
 }
 
 /**

@@ -39,6 +39,11 @@ export class LookAhead {
     this.#sizeOf = sizeOf;
   }
 
+  /** Whether names were looked up that were not taken. */
+  get hasMore(): boolean {
+    return this.#next < this.#end;
+  }
+
   /**
    * Looks up the name at an index; undefined if it is gone.
    * @param room bytes that the reply has left, this entry included.

@@ -88,6 +88,13 @@ export const IGNORED: Operation<number> = inOneShape({
   finish: finishEmpty,
 });
 
+/** Checks a count from the backend. @throws RangeError for one that no backend may return. */
+export function checkCount(count: number, most: number): void {
+  if (!(count >= 0 && count <= most && Math.floor(count) === count)) {
+    throw new RangeError(`the backend returned ${count}, not a whole number from 0 to ${most}`);
+  }
+}
+
 /**
  * Whether the guest has started anew or got its reply while the request waited. Its buffers and
  * lookup counts must not be touched then.

@@ -90,6 +90,47 @@ const UNPACED: ReadonlySet<number> = new Set([
   Opcode.RELEASEDIR,
 ]);
 
+/** Opcodes that neither see nor change the content of a file, nor its size. */
+const BESIDE_TRANSFERS: ReadonlySet<number> = new Set([
+  Opcode.LOOKUP,
+  Opcode.FORGET,
+  Opcode.BATCH_FORGET,
+  Opcode.READLINK,
+  Opcode.SYMLINK,
+  Opcode.MKNOD,
+  Opcode.MKDIR,
+  Opcode.UNLINK,
+  Opcode.RMDIR,
+  Opcode.RENAME,
+  Opcode.RENAME2,
+  Opcode.LINK,
+  Opcode.STATFS,
+  Opcode.OPENDIR,
+  Opcode.READDIR,
+  Opcode.READDIRPLUS,
+  Opcode.RELEASEDIR,
+  Opcode.ACCESS,
+  Opcode.INTERRUPT,
+]);
+/** Opcodes that see them, of the file of their header. */
+const SEES_FILE: ReadonlySet<number> = new Set([
+  Opcode.READ,
+  Opcode.GETATTR,
+  Opcode.STATX,
+  Opcode.LSEEK,
+  Opcode.GETXATTR,
+  Opcode.LISTXATTR,
+]);
+/** Opcodes that may change any file, or all of them. */
+const CHANGES_ANY: ReadonlySet<number> = new Set([
+  Opcode.COPY_FILE_RANGE,
+  Opcode.COPY_FILE_RANGE_64,
+  Opcode.CREATE,
+  Opcode.SYNCFS,
+  Opcode.INIT,
+  Opcode.DESTROY,
+]);
+
 const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
 const SWAPPED = refusal('INIT of the other byte order', Errno.EPROTO);
 const MALFORMED = refusal('malformed request', Errno.EIO);
@@ -183,7 +224,7 @@ export class Session {
     this.#observed = options.observed ?? new Observed();
     this.#pace = options.pace?.join<Request>({
       counters: this.counters,
-      resume: (request) => this.#resume(request),
+      resume: (request) => this.#begin(request),
     });
     this.fileTable = options.fileTable;
     this.fileTable?.begin(
@@ -271,7 +312,7 @@ export class Session {
   }
 
   /** Serves a request that was held back. The guest may have changed it since. */
-  #resume(request: Request): void {
+  #begin(request: Request): void {
     const loaded = this.in.load(request.message);
     if (loaded < 0) this.#refuse(request);
     else this.#start(request, loaded, 0);
@@ -289,6 +330,7 @@ export class Session {
     if (gathering.count > 0 && operation.startsDuringBatch !== true) this.#submitGathered();
     gathering.following = following;
     if (this.recovered !== undefined && this.#recover(request)) return;
+    if (this.export.unfinished.count > 0) this.#finishBefore(request.opcode);
     let length: number;
     try {
       const result = operation.start(this, request);
@@ -317,6 +359,29 @@ export class Session {
     // A large transfer may run on another thread. The requests gathered before it need not wait.
     if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.#submitGathered();
     return gathering.begin(size);
+  }
+
+  /** Finishes the long transfers of all guests that the current request must not come amid. */
+  #finishBefore(opcode: number): void {
+    const { unfinished } = this.export;
+    if (BESIDE_TRANSFERS.has(opcode)) return;
+    const { ints } = this.in;
+    const at = fuse_in_header.nodeid >> 2;
+    const slot = CHANGES_ANY.has(opcode)
+      ? undefined
+      : this.counts.resolve(ints[at] as NodeIdLow, ints[at + 1] as NodeIdHigh);
+    unfinished.finish(slot, !SEES_FILE.has(opcode));
+  }
+
+  /** Keeps a request of which a part is done, until {@link resume}. */
+  suspend(request: Request): void {
+    this.#keep(request);
+  }
+
+  /** Ends a request that was suspended. @param result what its operation's `finish` takes. */
+  resume(request: Request, result: Awaitable<unknown>): void {
+    if (result instanceof Promise) this.#settleLater(request, result);
+    else this.#settle(request, result);
   }
 
   /** Requests that begin later, since the export's rate is limited. */
@@ -744,6 +809,7 @@ export class Session {
    * @returns a promise if the backend takes time to close files, or if there is much to release.
    */
   reset(): Promise<void> | undefined {
+    this.export.unfinished.finish(undefined, true);
     this.negotiated = undefined;
     // The guest gives its requests the same ids again.
     this.recovered = undefined;
@@ -788,6 +854,7 @@ export class Session {
    * aborted and get the same time again. What remains is answered with EIO.
    */
   async drain(): Promise<void> {
+    this.export.unfinished.finish(undefined, true);
     this.#pace?.release();
     this.locks.cancelAll(Errno.EINTR);
     if (await this.#inFlight.idle(this.#drainTimeoutMs)) return;
@@ -803,6 +870,7 @@ export class Session {
    * @returns how many wait for locks.
    */
   async quiesce(): Promise<number> {
+    this.export.unfinished.finish(undefined, true);
     this.#pace?.release();
     this.submit();
     for (const isLast of [false, true]) {

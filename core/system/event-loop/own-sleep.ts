@@ -111,6 +111,8 @@ class OwnSleep {
   #isScheduled = false;
   /** Nothing was served since the last turn, and that ended a sleep that had a limit. */
   #isIdle = false;
+  /** Events that have come and whose sources were not called yet. */
+  #untold = 0;
   /** When the last turn of the event loop was, and the time now (milliseconds). */
   #turnedAt = 0;
   #now = 0;
@@ -149,7 +151,7 @@ class OwnSleep {
 
   /** An instance of epoll is itself readable while a descriptor of it is ready. */
   get hasEvents(): boolean {
-    return nativePoll(this.#pollfd.address, 1, 0) > 0;
+    return this.#untold > 0 || nativePoll(this.#pollfd.address, 1, 0) > 0;
   }
 
   #poll(fd: Fd, events: number): number {
@@ -177,6 +179,7 @@ class OwnSleep {
     try {
       while (!this.isEmpty && this.#sleep());
     } finally {
+      this.#untold = 0;
       setBeforeSleep(false);
       signalOwed();
       // Its time is that of its last turn: it would sleep on for a timer that is due.
@@ -203,6 +206,7 @@ class OwnSleep {
     setBeforeSleep(true);
     for (let i = 0; i < count; i++) {
       signalOwed();
+      this.#untold = count - i - 1;
       const source = this.#sources.get(this.#events.i32[i * EVENT_WORDS + DATA_WORD]!);
       if (source === undefined) isTurnDue = true;
       else source.onReadable();
