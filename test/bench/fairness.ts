@@ -3,9 +3,9 @@
  * with pauses between, beside floods of the same daemon. Beside that, what the machine alone makes
  * of it: the same floods of another daemon. Both front-ends sleep until they are interrupted.
  *
- * Three processes take turns on the machine's processors, which on a machine with two of them tells
- * more than the daemon does. With `--real-time` whoever measures comes before the daemons, and these
- * before whoever floods, as if each of the first two had a processor.
+ * Three processes take turns on the machine's processors, which on a machine with two of them
+ * tells more than the daemon does. With `--real-time` whoever measures comes before the daemons,
+ * and these before whoever floods, as if each of the first two had a processor.
  * By hand: `node dist/test/bench/fairness.js [--rounds N] [--seconds S] [--program MAIN.JS]
  * [--real-time] [--only WORD]`.
  */

@@ -87,25 +87,27 @@ const logLevel = choice(logLevels, (draft, value) => {
   const ours: Partial<Record<typeof value, string>> = { err: 'error', trace: 'debug', off: 'silent' };
   draft.logLevel = ours[value] ?? value;
 });
-const negotiable = (key: 'posixAcl' | 'securityLabel') => (draft: Draft, isOn: boolean) => {
-  draft.backend[key] = isOn;
-  if (isOn) draft.backend['xattr'] = true;
-};
-const posixAcl = negotiable('posixAcl');
-const securityLabel = negotiable('securityLabel');
-/** An option whose value, if it has one, says how it is negotiated with the guest. */
-const negotiation = (set: (draft: Draft, isOn: boolean) => void): Rule => ({
-  value: 'optional',
-  apply: (draft, value, name) => {
-    if (!['', 'always', 'auto', 'never'].includes(value)) {
-      throw new UsageError(`${name}=${value}: is not one of always, auto, never`);
-    }
-    set(draft, value !== 'never');
-    const what = name.replace(/^-+/, '');
-    const others = ((draft.backend['requires'] ?? []) as string[]).filter((one) => one !== what);
-    const requires = value === 'always' ? [...others, what] : others;
+/** How a feature is agreed upon with a guest: `always` refuses guests that do not know it. */
+const MODES = ['always', 'auto', 'never'] as const;
+const negotiable =
+  (key: 'posixAcl' | 'securityLabel', feature: 'posix-acl' | 'security-label') =>
+  (draft: Draft, mode: (typeof MODES)[number]): void => {
+    draft.backend[key] = mode !== 'never';
+    if (mode !== 'never') draft.backend['xattr'] = true;
+    const others = ((draft.backend['requires'] ?? []) as string[]).filter((one) => one !== feature);
+    const requires = mode === 'always' ? [...others, feature] : others;
     if (requires.length > 0) draft.backend['requires'] = requires;
     else delete draft.backend['requires'];
+  };
+const posixAcl = negotiable('posixAcl', 'posix-acl');
+const securityLabel = negotiable('securityLabel', 'security-label');
+/** An option whose value is the mode. Alone it is `always`, as it was before it had values. */
+const negotiation = (set: (draft: Draft, mode: (typeof MODES)[number]) => void): Rule => ({
+  value: 'optional',
+  apply: (draft, value, name) => {
+    const mode = value === '' ? 'always' : MODES.find((one) => one === value);
+    if (mode === undefined) throw new UsageError(`${name}=${value}: is not one of ${MODES.join(', ')}`);
+    set(draft, mode);
   },
 });
 /** Shares both kinds of locks, although virtiofsd has one option for each. */
@@ -197,10 +199,10 @@ const COMPATIBLE: Readonly<Record<string, Rule>> = {
   xattr: backend('xattr', true),
   no_xattr: backend('xattr', false),
   xattrmap,
-  posix_acl: flag((draft) => posixAcl(draft, true)),
-  no_posix_acl: flag((draft) => posixAcl(draft, false)),
-  security_label: flag((draft) => securityLabel(draft, true)),
-  no_security_label: flag((draft) => securityLabel(draft, false)),
+  posix_acl: flag((draft) => posixAcl(draft, 'always')),
+  no_posix_acl: flag((draft) => posixAcl(draft, 'never')),
+  security_label: flag((draft) => securityLabel(draft, 'always')),
+  no_security_label: flag((draft) => securityLabel(draft, 'never')),
   killpriv_v2: backend('killprivV2', true),
   no_killpriv_v2: backend('killprivV2', false),
   writeback: flag((draft) => (draft.backend['writeback'] = true)),

@@ -45,6 +45,7 @@ export function negotiate(
   kernelFiles = false,
 ): Negotiated {
   const { flags2 } = offer;
+  const withoutAcls = missingForAcls(offer.flags).length > 0 ? ~(InitFlag.POSIX_ACL | InitFlag.DONT_MASK) : -1;
   // The kernel refuses it together with write-back caching.
   const passthrough = kernelFiles && !writeback(backend, cache) ? InitFlag2.PASSTHROUGH : 0;
   const maxPages = (offer.flags & InitFlag.MAX_PAGES) === 0 ? DEFAULT_PAGES : MAX_PAGES;
@@ -53,7 +54,8 @@ export function negotiate(
     flags:
       offer.flags &
       (supportedFlags(backend, cache) | (findsByHandle ? InitFlag.EXPORT_SUPPORT : 0)) &
-      (localLocks ? ~LOCKS : -1),
+      (localLocks ? ~LOCKS : -1) &
+      withoutAcls,
     flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & (supportedFlags2(backend) | passthrough),
     maxReadahead: offer.maxReadahead,
     maxWrite: Math.min(MAX_WRITE_BYTES, maxPages * PAGE_BYTES),
@@ -61,16 +63,24 @@ export function negotiate(
   };
 }
 
+/** What a guest must know, so that ACLs hold for it: the umask and set-group-id are among it. */
+const FOR_ACLS = {
+  FUSE_POSIX_ACL: InitFlag.POSIX_ACL,
+  FUSE_DONT_MASK: InitFlag.DONT_MASK,
+  FUSE_SETXATTR_EXT: InitFlag.SETXATTR_EXT,
+} as const;
+
+function missingForAcls(flags: number): string[] {
+  return Object.entries(FOR_ACLS).flatMap(([name, flag]) => ((flags & flag) === 0 ? [name] : []));
+}
+
 /** Names of the flags that the backend requires and the guest does not offer. */
 export function missingFlags({ flags, flags2 }: Offer, { semantics = {} }: Backend): string[] {
-  const isMissing = {
-    posixAcl: (flags & InitFlag.POSIX_ACL) === 0,
-    securityContext: (flags2 & InitFlag2.SECURITY_CTX) === 0,
+  const missing = {
+    posixAcl: missingForAcls(flags),
+    securityContext: (flags2 & InitFlag2.SECURITY_CTX) === 0 ? ['FUSE_SECURITY_CTX'] : [],
   };
-  const names = { posixAcl: 'FUSE_POSIX_ACL', securityContext: 'FUSE_SECURITY_CTX' };
-  return (semantics.required ?? []).flatMap((key) =>
-    semantics[key] === true && isMissing[key] ? names[key] : [],
-  );
+  return (semantics.required ?? []).flatMap((key) => (semantics[key] === true ? missing[key] : []));
 }
 
 /**

@@ -101,6 +101,16 @@ describe('INIT', () => {
     assert.notEqual(flags2 & InitFlag2.SECURITY_CTX, 0);
   });
 
+  it('has no ACLs with a guest that does not know all that they need', () => {
+    const backend = { ...bare, semantics: { posixAcl: true } };
+    const acls = InitFlag.POSIX_ACL | InitFlag.DONT_MASK;
+    for (const part of [InitFlag.POSIX_ACL, InitFlag.DONT_MASK, InitFlag.SETXATTR_EXT]) {
+      const { flags } = negotiate({ ...everything, flags: everything.flags & ~part }, exported(backend));
+      assert.equal(flags & acls, 0);
+    }
+    assert.equal(negotiate(everything, exported(backend)).flags & acls, acls);
+  });
+
   it('uses write-back only where the policy says so and the backend can take what it brings', () => {
     assert.equal(settle(bare, { writeback: true }).flags & InitFlag.WRITEBACK_CACHE, 0);
     const tiny = new TinyBackend();
@@ -131,10 +141,14 @@ describe('INIT', () => {
     const required = ['posixAcl', 'securityContext'] as const;
     const semantics = { posixAcl: true, securityContext: true, required };
     const { guest } = await engine(Object.assign(new TinyBackend(), { semantics }));
-    const acl = BigInt(InitFlag.POSIX_ACL);
+    const all = BigInt(InitFlag.POSIX_ACL | InitFlag.DONT_MASK | InitFlag.SETXATTR_EXT);
+    const acl = BigInt.asUintN(32, all);
     const label = BigInt(InitFlag2.SECURITY_CTX) << 32n;
     const neither = (usualInitFlags | BigInt(InitFlag.INIT_EXT)) & ~(acl | label);
-    for (const offered of [neither, neither | acl, neither | label]) {
+    const parts = [InitFlag.POSIX_ACL, InitFlag.DONT_MASK, InitFlag.SETXATTR_EXT].map(
+      (part) => neither | label | (acl & ~BigInt(part)),
+    );
+    for (const offered of [neither, neither | acl, neither | label, ...parts]) {
       const { client, session } = guest();
       await assert.rejects(client.init(offered), (error) => error instanceof FuseError && error.errno === 71);
       assert.equal(session.negotiated, undefined);
