@@ -1,4 +1,4 @@
-import { accelerate, acceleratorOf } from '../../core/backend/accelerator.js';
+import { accelerate, acceleratorOf, type Backing } from '../../core/backend/accelerator.js';
 import {
   DAEMON,
   type Backend,
@@ -151,7 +151,26 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
     places = placesOf(arrival?.nodes ?? []);
     find = arrival?.find;
   });
-  return accelerate(backend, { slots: true, descriptors, transfer: moved, ...recovery(union, layers) });
+  return accelerate(backend, {
+    slots: true,
+    descriptors,
+    transfer: moved,
+    backing: (_node, file) => backingOf(file, upper !== undefined),
+    ...recovery(union, layers),
+  });
+}
+
+/**
+ * The file of this host behind an open file, where its content stays in its layer. What lies below
+ * an upper may be copied up while it is open: whoever had its descriptor would go on reading what
+ * was there, which Linux's overlayfs does for mappings alone.
+ */
+function backingOf(file: OverlayFile | undefined, hasUpper: boolean): Backing | undefined {
+  if (file === undefined || (hasUpper && file.layer.number !== 0)) return undefined;
+  const { layer, node, file: open } = file;
+  const backing = acceleratorOf(layer.backend)?.backing?.(node, open);
+  // Attributes are the overlay's own, such as the link count of a file that has names below.
+  return backing === undefined ? undefined : { ...backing, attributes: false, identity: undefined };
 }
 
 function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {

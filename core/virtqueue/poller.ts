@@ -134,7 +134,8 @@ export class Poller implements Turn {
     this.#looked = begun;
     for (let isLate = false; ;) {
       if (this.#drain() || this.#isOver || isLate) return true;
-      const found = this.#countReady() > 0 || this.#unfinished.length > 0 || (this.#mayPoll() && this.#poll());
+      const found =
+        this.#countReady() > 0 || this.#unfinished.length > 0 || (this.#mayPoll() && this.#poll());
       if (!found && !this.#rest() && !this.#leave()) return false;
       if (!found) this.#attend();
       const now = performance.now();
@@ -202,11 +203,9 @@ export class Poller implements Turn {
     if (this.#servedSince === 0) this.#servedSince = now;
     if (now - this.#servedSince < SHARE_TIME_MS) return false;
     const runs = this.#runs;
-    for (let i = 0; i < runs.length; i++)
-      if (runs[i]!.space !== queue.space && runs[i]!.ready) return true;
+    for (let i = 0; i < runs.length; i++) if (runs[i]!.space !== queue.space && runs[i]!.ready) return true;
     const unfinished = this.#unfinished;
-    for (let i = 0; i < unfinished.length; i++)
-      if (unfinished[i]!.queue.space !== queue.space) return true;
+    for (let i = 0; i < unfinished.length; i++) if (unfinished[i]!.queue.space !== queue.space) return true;
     return this.isOver(now);
   }
 

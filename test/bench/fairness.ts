@@ -85,7 +85,8 @@ async function end(child: ChildProcess): Promise<void> {
 }
 
 async function measureAll(): Promise<void> {
-  if (values['real-time']) spawnSync('chrt', ['-a', '-r', '-p', '30', `${process.pid}`], { stdio: 'inherit' });
+  if (values['real-time'])
+    spawnSync('chrt', ['-a', '-r', '-p', '30', `${process.pid}`], { stdio: 'inherit' });
   const scratch = mkdtempSync('/dev/shm/virtiofs-kit-fairness-');
   const directory = join(scratch, 'shared');
   mkdirSync(directory);

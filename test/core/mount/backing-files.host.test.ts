@@ -14,7 +14,7 @@ const log = createLogger({ level: 'silent', format: 'json' });
 const [major = 0, minor = 0] = release().split('.').map(Number);
 const missing = major > 6 || (major === 6 && minor >= 9) ? false : 'Linux 6.9 can do it';
 
-async function mounted(t: TestContext, options: object = {}) {
+async function mounted(t: TestContext, options: object = {}, layers?: 'over a layer' | 'read-only') {
   let mount: MountedExport | undefined;
   // It comes before the folder's removal, which would wait for this process.
   t.after(() => mount?.close());
@@ -22,9 +22,14 @@ async function mounted(t: TestContext, options: object = {}) {
   const [shared, directory] = [join(folder, 'shared'), join(folder, 'mount')];
   mkdirSync(shared);
   mkdirSync(directory);
+  const lower = join(folder, 'lower');
+  mkdirSync(lower);
+  const layer = (sharedDir: string) => ({ type: 'passthrough', sharedDir, ...options });
+  const over = { 'over a layer': { upper: layer(shared) }, 'read-only': {} };
   mount = await MountedExport.open({
     directory,
-    backend: { type: 'passthrough', sharedDir: shared, ...options },
+    backend:
+      layers === undefined ? layer(shared) : { type: 'overlay', lowers: [layer(lower)], ...over[layers] },
     kernelIo: true,
     registry: new BackendRegistry(),
     log,
@@ -36,7 +41,7 @@ async function mounted(t: TestContext, options: object = {}) {
     (await run('python3', ['-c', `import os, mmap\nos.chdir('${directory}')\n${script}`])).stdout;
   const requests = async (opcode: string): Promise<number> =>
     (await mount!.status()).exports[0]!.requests[opcode] ?? 0;
-  return { shared, sh, python, requests };
+  return { shared, lower, sh, python, requests };
 }
 
 test('the kernel reads and writes files itself, and the host sees the same', { skip: missing }, async (t) => {
@@ -90,6 +95,46 @@ test('files that are open in several ways at a time have the same content', { sk
   assert.equal(readFileSync(join(shared, 'file'), 'utf8'), `BEGIN one${'.'.repeat(50)}`);
   // The first round came by requests, since its first file was opened to append.
   assert.equal(await requests('WRITE'), 2);
+});
+
+test(
+  'files in the upper of an overlay are with the kernel; what is below is read anew once it is copied up',
+  { skip: missing },
+  async (t) => {
+    const { shared, lower, sh, python, requests } = await mounted(t, {}, 'over a layer');
+    writeFileSync(join(lower, 'below'), 'old content');
+    assert.equal(await sh('echo content > made; cat made'), 'content\n');
+    assert.equal(readFileSync(join(shared, 'made'), 'utf8'), 'content\n');
+    assert.deepEqual([await requests('READ'), await requests('WRITE')], [0, 0]);
+    const told = await python(
+      [
+        "reader = os.open('below', os.O_RDONLY)",
+        'print(os.pread(reader, 100, 0).decode())',
+        "writer = os.open('below', os.O_RDWR)",
+        "os.pwrite(writer, b'NEW', 0)",
+        'print(os.pread(reader, 100, 0).decode(), os.pread(writer, 100, 0).decode())',
+        "other = os.open('below', os.O_RDONLY)",
+        'os.close(reader)',
+        'print(os.pread(other, 100, 0).decode())',
+      ].join('\n'),
+    );
+    assert.equal(told, 'old content\nNEW content NEW content\nNEW content\n');
+    assert.equal(readFileSync(join(lower, 'below'), 'utf8'), 'old content');
+    assert.equal(readFileSync(join(shared, 'below'), 'utf8'), 'NEW content');
+    const writes = await requests('WRITE');
+    assert.equal(writes, 1);
+    // All have closed it: from now on the kernel has the copy.
+    assert.equal(await sh('echo more >below; cat below'), 'more\n');
+    assert.equal(await requests('WRITE'), writes);
+    assert.equal(readFileSync(join(shared, 'below'), 'utf8'), 'more\n');
+  },
+);
+
+test('the files of an overlay without an upper are with the kernel', { skip: missing }, async (t) => {
+  const { lower, sh, requests } = await mounted(t, {}, 'read-only');
+  writeFileSync(join(lower, 'file'), 'content');
+  assert.equal(await sh('cat file'), 'content');
+  assert.equal(await requests('READ'), 0);
 });
 
 test(

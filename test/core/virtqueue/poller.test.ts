@@ -144,7 +144,10 @@ test('what the thread sleeps for is served beside a queue that is never empty', 
 
 test('a long request makes room for another guest of the poller, or of another one', async () => {
   for (const pollers of [[new Poller(0)], [new Poller(0), new Poller(0)]]) {
-    const rigs = pollers.concat(pollers).slice(0, 2).map((poller) => new Rig({ poller }));
+    const rigs = pollers
+      .concat(pollers)
+      .slice(0, 2)
+      .map((poller) => new Rig({ poller }));
     const [long, other] = rigs as [Rig, Rig];
     const order: string[] = [];
     let pieces = 0;

@@ -289,7 +289,8 @@ test('requests of several guests have the results that they have one after the o
       const contents = [Buffer.alloc(0), Buffer.alloc(0)];
       const grown = (index: number, length: number): Buffer => {
         const old = contents[index]!;
-        contents[index] = old.length >= length ? old : Buffer.concat([old, Buffer.alloc(length - old.length)]);
+        contents[index] =
+          old.length >= length ? old : Buffer.concat([old, Buffer.alloc(length - old.length)]);
         return contents[index]!;
       };
       const checks: Promise<void>[] = [];
@@ -310,7 +311,10 @@ test('requests of several guests have the results that they have one after the o
         } else if (now.kind === 'cut') {
           const old = grown(now.file, now.size);
           contents[now.file] = Buffer.from(old.subarray(0, now.size));
-          check(client.change(files[now.file]!.id, { size: now.size }).then((stat) => Number(stat.size)), now.size);
+          check(
+            client.change(files[now.file]!.id, { size: now.size }).then((stat) => Number(stat.size)),
+            now.size,
+          );
         } else {
           const bytes = Buffer.from(contents[0]!.subarray(now.at, now.at + now.size));
           const copied = client.copyRange(files[0]!, now.at, files[1]!, 0, now.size);
