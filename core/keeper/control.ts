@@ -1,7 +1,8 @@
 import {
   advancePromises,
   type Fd,
-  OwnedFd,
+  type OwnedFd,
+  ReceivedFd,
   type UnixConnection,
   watch,
   type Watch,
@@ -124,7 +125,7 @@ export class ControlConnection {
   }
 }
 
-/** Takes a descriptor out of its message. */
+/** Takes a descriptor out of its message. Whose it is, and what a close waits for, is not known. */
 export function kept(fd: OwnedFd): OwnedFd {
-  return new OwnedFd(fd.take());
+  return new ReceivedFd(fd.take());
 }

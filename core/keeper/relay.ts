@@ -69,7 +69,11 @@ export class Relay implements ChannelReceiver {
 
   onMessage({ header, payload, fds }: RawMessage): Promise<void> {
     const said: Said = { request: header.request, payload, fds: fds.map((fd) => kept(fd)) };
-    this.#busy = this.#forward(said, header.needReply, isAnswered(header, payload, this.setup));
+    const forwarding = this.#forward(said, header.needReply, isAnswered(header, payload, this.setup));
+    this.#busy = forwarding.catch((error: unknown) => {
+      closeAll(said.fds);
+      throw error;
+    });
     return this.#busy;
   }
 

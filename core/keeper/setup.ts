@@ -41,6 +41,9 @@ const BEFORE_MEMORY = [
 const AFTER_MEMORY = [Request.SET_LOG_BASE, Request.SET_LOG_FD, Request.SET_INFLIGHT_FD] as const;
 const LAST = new Set<number>([...BEFORE_MEMORY, ...AFTER_MEMORY, Request.SET_STATUS]);
 
+/** Bytes of the shortest message about a queue. The engine refuses shorter ones. */
+const RING_BYTES = 8;
+
 /** Bytes of a region's description that tell whether two are the same: without the mmap offset. */
 const REGION_START = 8;
 const REGION_IDENTITY = 24;
@@ -54,6 +57,7 @@ export class Setup {
   /** SET_MEM_TABLE and, after it, each ADD_MEM_REG that was not removed. */
   #memory: Said[] = [];
   readonly #rings = new Map<number, Ring>();
+  #isClosed = false;
 
   get features(): bigint {
     return u64(this.#last.get(Request.SET_FEATURES)) & ~Feature.LOG_ALL;
@@ -94,17 +98,23 @@ export class Setup {
   }
 
   /**
-   * Notes a message that the engine has got. Takes its descriptors.
+   * Notes a message that the engine has got. Takes its descriptors, and closes them where there is
+   * nothing to note, or the front-end has gone.
    * @param given as it was sent to the engine.
    */
   note(given: Said): void {
     const { request, payload } = given;
+    const isOfRing = (RING as readonly number[]).includes(request);
+    if (this.#isClosed || (isOfRing && payload.length < RING_BYTES)) {
+      closeAll(given);
+      return;
+    }
     if (LAST.has(request)) {
       replace(this.#last, request, given);
       if (request === Request.SET_STATUS && u64(given) === 0n) this.#reset();
       return;
     }
-    if ((RING as readonly number[]).includes(request)) {
+    if (isOfRing) {
       replace(this.#ring(payload).said, request, given);
       return;
     }
@@ -164,6 +174,7 @@ export class Setup {
   }
 
   close(): void {
+    this.#isClosed = true;
     for (const one of this.#last.values()) closeAll(one);
     for (const one of this.#memory) closeAll(one);
     for (const { said } of this.#rings.values()) for (const one of said.values()) closeAll(one);

@@ -98,11 +98,11 @@ function list(session: Session, request: Request, plus: boolean): Awaitable<numb
   const offset = input.u64(fuse_read_in.offset);
   const { length } = request.message.writable;
   const room = Math.min(input.u32(fuse_read_in.size), length - BODY, MAX_ROOM_BYTES);
+  request.handle = handle;
   if (offset > LAST_COOKIE) return 0;
   const stream = handles.object(handle) as DirectoryStream;
   const node = session.nodes.node(handles.slot(handle));
   const { context } = request;
-  request.handle = handle;
   request.slot = handles.slot(handle);
   if (session.journal !== undefined) request.childVersion = session.journal.names.version;
   return stream.read(
