@@ -12,7 +12,7 @@ export function report(error: unknown, isDebug: boolean, program = 'virtiofs-kit
   if (!(error instanceof Error)) return report(new Error(String(error)), isDebug, program);
   // A plugin with its own copy of this package throws that copy's `UsageError`.
   const isUsage = error.name === 'UsageError';
-  const isPlain = isUsage || error.name === 'GuestError';
+  const isPlain = isUsage || error.name === 'GuestError' || error.name === 'ControlError';
   process.stderr.write(`${program}: ${isPlain ? error.message : error.stack}\n`);
   const { cause } = error;
   if (isDebug && cause instanceof Error) process.stderr.write(`${cause.stack}\n`);

@@ -40,41 +40,41 @@ export function statusText(status: DaemonStatus): string[] {
 /**
  * What happened between two looks, in numbers a second: lines for a terminal, busiest first.
  * @param last the look before, of the same daemon.
+ * @param most lines that there is room for: of the exports, those that do least are left out.
  */
-export function topText(last: DaemonStatus, now: DaemonStatus): string[] {
+export function topText(last: DaemonStatus, now: DaemonStatus, most = Infinity): string[] {
   const before = { ...last, exports: now.exports.flatMap((one) => exportBefore(last, one)) };
   const seconds = Math.max(now.time - before.time, 1e-3);
   const rates = now.exports.map((one) => rateOf(before, one, seconds));
   rates.sort((a, b) => b.requests - a.requests);
   // What a process that has ended had used is not in the sum any more.
   const cpu = Math.max(0, (now.cpuSeconds - before.cpuSeconds) / seconds) * 100;
-  const lines = [
-    ...processLines(now, `${cpu.toFixed(0)}% CPU`),
-    '',
-    ...table([
-      [
-        'export',
-        'guests',
-        'requests/s',
-        'read',
-        'written',
-        'half within',
-        '99% within',
-        'errors/s',
-        'in flight',
-      ],
-      ...rates.map(({ one, requests, failures, readBytes, writtenBytes, buckets }) => [
-        one.tag,
-        `${one.guests.length}`,
-        whole(requests),
-        `${bytes(readBytes)}/s`,
-        `${bytes(writtenBytes)}/s`,
-        quantile(buckets, 0.5),
-        quantile(buckets, 0.99),
-        whole(failures),
-        whole(one.inFlight),
-      ]),
+  const head = [...processLines(now, `${cpu.toFixed(0)}% CPU`), ''];
+  const exported = table([
+    [
+      'export',
+      'guests',
+      'requests/s',
+      'read',
+      'written',
+      'half within',
+      '99% within',
+      'errors/s',
+      'in flight',
+    ],
+    ...rates.map(({ one, requests, failures, readBytes, writtenBytes, buckets }) => [
+      one.tag,
+      `${one.guests.length}`,
+      whole(requests),
+      `${bytes(readBytes)}/s`,
+      `${bytes(writtenBytes)}/s`,
+      quantile(buckets, 0.5),
+      quantile(buckets, 0.99),
+      whole(failures),
+      whole(one.inFlight),
     ]),
+  ]);
+  const lines = [
     '',
     ...table([['opcode', 'requests/s', 'average', '99% within'], ...opcodeRows(before, now, seconds)]),
   ];
@@ -86,7 +86,12 @@ export function topText(last: DaemonStatus, now: DaemonStatus): string[] {
         one,
       ),
     );
-  return lines;
+  // Those that do least are left out where there is no room for all.
+  const room = most - head.length - lines.length;
+  if (exported.length <= room) return [...head, ...exported, ...lines];
+  const shown = Math.max(2, room - 1);
+  const left = exported.length - shown;
+  return [...head, ...exported.slice(0, shown), ...(left > 0 ? [`and ${left} more`] : []), ...lines];
 }
 
 type BusyFile = ExportStatus['busiestFiles'][number];

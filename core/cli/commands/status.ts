@@ -51,7 +51,9 @@ async function top(control: string, options: TopOptions): Promise<void> {
     if (now.pid === before.pid && now.started === before.started) {
       if (isTerminal) process.stdout.write(CLEAR);
       else if (shown > 0) process.stdout.write('\n');
-      write(topText(before, now));
+      const { rows = Infinity, columns } = isTerminal ? process.stdout : {};
+      // A line is left for the cursor.
+      write(topText(before, now, rows - 1), columns);
     }
     before = now;
   }
@@ -73,8 +75,9 @@ function number(flag: string, text: string, least: number, most: number): number
   throw new UsageError(`--${flag} ${text}: must be ${least} to ${most}`);
 }
 
-function write(lines: readonly string[]): void {
-  process.stdout.write(lines.map((line) => `${printable(line)}\n`).join(''));
+/** @param columns of a terminal in which lines must not be folded. */
+function write(lines: readonly string[], columns?: number): void {
+  process.stdout.write(lines.map((line) => `${printable(line).slice(0, columns)}\n`).join(''));
 }
 
 /** Tags and a backend's own words may hold what a terminal obeys. */

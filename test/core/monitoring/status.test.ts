@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { UsageError, wrap, type Backend, type Health } from '../../../core/backend/index.js';
@@ -19,6 +20,7 @@ import {
 } from '../../../core/plugins/index.js';
 import { FrontEnd } from '../../support/front-end.js';
 import { FuseClient, ROOT } from '../../support/fuse-client.js';
+import { TinyBackend } from '../../support/tiny-backend.js';
 import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
 
 const log = createLogger({ level: 'silent', format: 'json' });
@@ -261,6 +263,16 @@ test('numbers a second are differences of two looks, the busiest first', () => {
     'LOOKUP       1,500        -           -',
     'READ           200    12 µs       20 µs',
   ]);
+  // Where there is little room, as in a terminal, the exports that do least are left out.
+  const many = (time: number, requests: number): DaemonStatus => {
+    const status = at(time, requests, requests);
+    const exports = Array.from({ length: 40 }, (_, i) => ({ ...status.exports[0]!, tag: `data-${i}` }));
+    return { ...status, exports };
+  };
+  const fitted = topText(many(90_000, 100), many(90_002, 3100), 24);
+  assert.equal(fitted.length, 24);
+  assert.ok(fitted.includes('and 24 more'), fitted.join('\n'));
+  assert.equal(topText(many(90_000, 100), many(90_002, 3100)).length, 23 + 24);
   // The process that serves the export was replaced: its counts began anew.
   const after = (time: number, started: number): DaemonStatus => {
     const status = at(time, 50, 50);
@@ -270,4 +282,22 @@ test('numbers a second are differences of two looks, the busiest first', () => {
   assert.match(rows[0]!, /^data +0 +50 /);
   // It did not answer at the last look.
   assert.match(rows[1]!, /^data +0 +0 /);
+});
+
+test('a socket that is no control socket is named as such, and so is a daemon that ends', async (t) => {
+  const socket = join(temporaryFolder(t), 'socket');
+  const request = { backend: DAEMON_ITSELF, command: 'status', options: {} };
+  for (const answer of ['', 'hello\n']) {
+    const server = createServer((other) => other.resume().end(answer));
+    await new Promise<void>((resolve) => server.listen(socket, resolve));
+    await assert.rejects(askDaemon(socket, request), /no control socket/);
+    await new Promise((resolve) => server.close(resolve));
+  }
+  // The socket of an export: a front-end that sends a long line is sent away.
+  const registry = new BackendRegistry();
+  const served = { tag: 'data', socket, backend: new TinyBackend() };
+  const daemon = await Daemon.start({ exports: [served], log, registry });
+  t.after(() => daemon.close());
+  const error = await askDaemon(socket, request).catch((thrown: unknown) => thrown);
+  assert.ok(error instanceof Error && ['UsageError', 'ControlError'].includes(error.name), String(error));
 });
