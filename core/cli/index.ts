@@ -3,7 +3,8 @@
  * configuration files and documentation; nothing here knows what an option means.
  *
  * - `main.ts`, `begin.ts`, `program.ts`: the program, and its commands.
- * - `code-cache.ts`: compiled code that the next start finds.
+ * - `program-parts.ts`: loads the program that is joined into few files, as the package has it.
+ *   `code-cache.ts`: compiled code that the next start finds.
  * - `commands/`: one file for each command.
  * - `init/`: the package that `init` and `npm create virtiofs-backend` write.
  * - `detached-sandboxes/`: sandboxes in a process of their own, and how commands reach it.

@@ -1,9 +1,18 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { chmodSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join, relative } from 'node:path';
+import { build } from 'esbuild';
 import { buildCreate } from './create.js';
 import { common, licenses, root } from './joined.js';
+import {
+  canBePart,
+  chunksOf,
+  givenModules,
+  importedBy,
+  writeModule,
+  writePartAsModule,
+  writeParts,
+} from './parts.js';
 
 /*
  * Joins the compiled program, its backends and what they use of npm's packages into few files,
@@ -23,40 +32,108 @@ const dist = join(root, 'dist');
 const outdir = join(dist, 'program');
 const contract = join(dist, 'core', 'backend');
 
-/** The programs, and the files that threads begin with, which lie beside who starts them. */
-const ENTRIES = {
+const PROGRAMS = {
   'virtiofs-kit': 'core/cli/main.js',
   'virtiofs-kit-virtiofsd': 'core/cli/virtiofsd/main.js',
   'mount.virtiofs-kit': 'core/cli/mount-helper/main.js',
-  worker: 'core/queue-threads/worker.js',
-  'io-thread': 'core/system/batches/io-thread.js',
 };
+/** What threads begin with, beside who starts them. */
+const THREADS = { worker: 'core/queue-threads/worker.js', 'io-thread': 'core/system/batches/io-thread.js' };
+const ENTRIES = { ...PROGRAMS, ...THREADS };
 
-/** Leaves imports of the contract as they are, seen from where the result lies. */
-const contractStays: Plugin = {
-  name: 'contract-stays',
-  setup({ onResolve }) {
-    onResolve({ filter: /^\./ }, ({ path, resolveDir }) => {
-      const file = join(resolveDir, path);
-      if (dirname(file) !== contract) return undefined;
-      return { path: relative(outdir, file), external: true };
-    });
-  },
-};
+/** What the program loads until it executes itself anew to be confined, and what it loads then. */
+const FIRST = [
+  ...['main', 'virtiofsd/main', 'program', 'program-arguments', 'commands/serve'].map(
+    (file) => `core/cli/${file}.js`,
+  ),
+  'core/cli/virtiofsd/program.js',
+  'backends/passthrough/index.js',
+];
+const SECOND = [
+  ...['main', 'virtiofsd/main', 'serving/planned-start'].map((file) => `core/cli/${file}.js`),
+  'backends/passthrough/backend.js',
+];
 
+const codeCache = join(dist, 'core', 'cli', 'code-cache.js');
 rmSync(outdir, { recursive: true, force: true });
-const { metafile } = await build({
+mkdirSync(outdir);
+const { metafile, outputFiles } = await build({
   ...common,
+  banner: {},
+  define: { 'import.meta.url': '$url' },
   entryPoints: Object.fromEntries(Object.entries(ENTRIES).map(([name, file]) => [name, join(dist, file)])),
   outdir,
   splitting: true,
-  external: ['koffi'],
-  plugins: [contractStays],
+  plugins: [givenModules(contract, codeCache, outdir)],
   chunkNames: '[name]-[hash]',
-  sourcemap: true,
+  sourcemap: 'external',
+  // Its ES modules, where CommonJS asks for them, would have no exports before that.
+  alias: { tslib: join(root, 'node_modules/tslib/tslib.js') },
+  write: false,
 });
-for (const name of ['virtiofs-kit', 'virtiofs-kit-virtiofsd', 'mount.virtiofs-kit'])
-  chmodSync(join(outdir, `${name}.js`), 0o755);
+const chunks = chunksOf(outputFiles);
+const loadedBy = (entries: readonly string[]): Set<string> => {
+  const outputs = Object.entries(metafile.outputs);
+  const names = entries.map((entry) => {
+    const found = outputs.find(([, { entryPoint }]) => entryPoint === relative(root, join(dist, entry)));
+    if (found === undefined) throw new Error(`${entry} begins no part`);
+    return basename(found[0]);
+  });
+  return importedBy(chunks, names);
+};
+const first = loadedBy(FIRST);
+const second = loadedBy(SECOND);
+const files = new Map<string, string>();
+for (const name of chunks.keys()) {
+  const isEarly = first.has(name) || second.has(name);
+  if (canBePart(chunks, name)) {
+    const together = first.has(name) ? (second.has(name) ? 'both' : 'command-line') : 'serving';
+    files.set(name, `${isEarly ? together : basename(name, '.js')}.cjs`);
+  } else if (isEarly) {
+    throw new Error(`${name}, which a start loads, cannot be a part`);
+  }
+}
+for (const file of new Set(files.values())) {
+  const names = [...chunks.keys()].filter((name) => files.get(name) === file);
+  writeParts(join(outdir, file), chunks, names);
+}
+for (const [name, chunk] of chunks) {
+  if (files.has(name)) continue;
+  writeModule(join(outdir, name), chunk);
+  for (const [, wanted] of chunk.text.matchAll(/"\.\/([^"]+\.js)"/g)) {
+    if (files.has(wanted!)) writePartAsModule(join(outdir, wanted!), wanted!, chunks.get(wanted!)!);
+  }
+}
+
+const modules = Object.keys(metafile.inputs)
+  .filter((path) => path.startsWith(`given:${contract}/`))
+  .map((path) => relative(outdir, path.slice('given:'.length)));
+const table = [
+  'url:import.meta.url',
+  `files:${JSON.stringify(Object.fromEntries(files))}`,
+  `modules:{${modules.map((path, i) => `${JSON.stringify(path)}:m${i}`).join(',')}}`,
+];
+await build({
+  ...common,
+  banner: {},
+  stdin: {
+    contents: [
+      ...modules.map((path, i) => `import * as m${i} from ${JSON.stringify(path)};`),
+      `import partsOf from ${JSON.stringify(join(dist, 'core/cli/program-parts.js'))};`,
+      `export const { load, given } = partsOf({ ${table.join(',')} });`,
+    ].join('\n'),
+    resolveDir: outdir,
+  },
+  external: ['../core/backend/*'],
+  outfile: join(outdir, 'loader.js'),
+});
+for (const name of Object.keys(ENTRIES)) {
+  const isProgram = Object.hasOwn(PROGRAMS, name);
+  const path = join(outdir, `${name}.js`);
+  const head = isProgram ? '#!/usr/bin/env node\n' : '';
+  writeFileSync(path, `${head}import{load}from'./loader.js';\nawait load('${name}.js');\n`);
+  if (isProgram) chmodSync(path, 0o755);
+}
 writeFileSync(join(outdir, 'LICENSES.txt'), licenses(metafile));
 
 compilePreloaded(join(dist, 'core', 'guest'));

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -11,8 +11,15 @@ const program = fileURLToPath(new URL('../../program/virtiofs-kit.js', import.me
 const manifest = fileURLToPath(import.meta.resolve('virtiofs-kit/package.json'));
 const example = fileURLToPath(new URL('../../examples/json-document.js', import.meta.url));
 
-function run(words: readonly string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, [program, ...words], { encoding: 'utf8' });
+function run(
+  words: readonly string[],
+  flags: readonly string[] = [],
+  environment: NodeJS.ProcessEnv = {},
+): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [...flags, program, ...words], {
+    encoding: 'utf8',
+    env: { ...process.env, ...environment },
+  });
 }
 
 /** The program as it is in the package: joined into few files. */
@@ -47,6 +54,40 @@ describe('the program of the package', () => {
       assert.equal(shown.status, 0, shown.stderr);
       assert.match(shown.stdout, new RegExp(`type: ${name}$`, 'm'));
     }
+  });
+
+  it('keeps its compiled code, all that a confined daemon needs, and again where it is damaged', async (t) => {
+    const cache = temporaryFolder(t);
+    for (let start = 0; start < 2; start++) {
+      const { end } = await serve(t, temporaryFolder(t), {
+        program,
+        environment: { NODE_COMPILE_CACHE: cache },
+      });
+      assert.equal(await end(), 0);
+      const folders = readdirSync(cache).filter((name) => name.startsWith('virtiofs-kit-'));
+      assert.equal(folders.length, 1);
+      const files = readdirSync(join(cache, folders[0]!));
+      for (const file of ['both.cjs', 'command-line.cjs', 'serving.cjs', 'filled'])
+        assert.ok(files.includes(file), files.join(' '));
+    }
+    const folder = readdirSync(cache).find((name) => name.startsWith('virtiofs-kit-'));
+    const kept = join(cache, folder!, 'both.cjs');
+    const whole = readFileSync(kept);
+    writeFileSync(kept, whole.subarray(0, whole.length / 2));
+    // The first finds it damaged, the second keeps it anew.
+    for (let start = 0; start < 2; start++)
+      assert.equal(run(['--version'], [], { NODE_COMPILE_CACHE: cache }).status, 0);
+    // As much but for some bytes, of places in memory.
+    const { length } = readFileSync(kept);
+    assert.ok(length > whole.length * 0.9, `${length} of ${whole.length}`);
+  });
+
+  it('names lines of the sources in stacks, where Node is told to', () => {
+    const words = ['serve', '--log-level', 'debug', '--confine', 'none', '--socket-path', '/x/y'];
+    const memfs = ['--backend', 'memfs', '--from', '/nowhere'];
+    const { stderr } = run([...words, ...memfs], ['--enable-source-maps']);
+    assert.match(stderr, /backends\/memfs\/import\/load\.ts:\d+/);
+    assert.match(stderr, /core\/plugins\/daemon\.ts:\d+/);
   });
 
   it('comes with the licences of what is in it', () => {
