@@ -33,7 +33,11 @@ export class RegistryStore implements Store {
   async readManifest(signal: AbortSignal | undefined): Promise<Buffer> {
     const { version } = this.#reference;
     const kept = isDigest(version) ? await this.#cache.find({ digest: version }) : undefined;
-    if (kept !== undefined) return kept.readFile().finally(() => kept.close());
+    if (kept !== undefined) {
+      await using handle = kept;
+      if ((await handle.stat()).size <= MAX_DOCUMENT_BYTES) return await handle.readFile();
+      throw new UsageError(`image ${this.path}: is no manifest`);
+    }
     const bytes = await bytesOf(await this.#client.get('manifests', version, signal), MAX_DOCUMENT_BYTES);
     if (isDigest(version)) {
       const found = digestOf(bytes, version.split(':')[0]);

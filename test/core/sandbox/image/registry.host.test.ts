@@ -5,9 +5,11 @@ import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { after, describe, it, type TestContext } from 'node:test';
 import { UsageError } from '../../../../core/backend/index.js';
 import { Image } from '../../../../core/sandbox/image/image.js';
+import { BlobCache } from '../../../../core/sandbox/image/registry/blob-cache.js';
 import { layout, sha256, tar } from '../../../support/images.js';
 import {
   basicAuth,
@@ -247,6 +249,11 @@ it('what a registry must not answer is refused, and pulling can be given up', as
     readdirSync(cache).filter((name) => name.endsWith('.partial')),
     [],
   );
+  // Named by its digest, a layer that is kept is no image.
+  const large = Buffer.alloc(5 << 20);
+  const named = { digest: sha256(large), size: large.length };
+  await (await new BlobCache().add(named, Readable.from([large]))).close();
+  await assert.rejects(filesOf(`${host}/app@${named.digest}`), /is no manifest/);
   const gone = new AbortController();
   const waiting = Image.open(`${host}/app:silent`, gone.signal);
   setTimeout(() => gone.abort(new Error('given up')), 100);
