@@ -45,8 +45,7 @@ export function negotiate(
   kernelFiles = false,
 ): Negotiated {
   const { flags2 } = offer;
-  const withoutAcls =
-    missingForAcls(offer.flags).length > 0 ? ~(InitFlag.POSIX_ACL | InitFlag.DONT_MASK) : -1;
+  const withoutAcls = missingForAcls(offer.flags).length > 0 ? ~InitFlag.POSIX_ACL : -1;
   // The kernel refuses it together with write-back caching.
   const passthrough = kernelFiles && !writeback(backend, cache) ? InitFlag2.PASSTHROUGH : 0;
   const maxPages = (offer.flags & InitFlag.MAX_PAGES) === 0 ? DEFAULT_PAGES : MAX_PAGES;
