@@ -66,7 +66,7 @@ import { parallel } from './concurrency.js';
 import { classify, noAnswer, S3Failure } from './failure.js';
 import { readListing } from './listing.js';
 import type { Metrics } from './metrics.js';
-import { OwnWrites } from './own-writes.js';
+import { GivenUpWrites, OwnWrites } from './own-writes.js';
 import type { S3Options } from '../options.js';
 import type { Attempt, Requests } from './requests.js';
 import { pour } from './http.js';
@@ -154,6 +154,7 @@ export class Bucket {
   readonly #metrics: Metrics;
   readonly #log: Logger;
   readonly #own: OwnWrites;
+  readonly #givenUp = new GivenUpWrites();
   /** Whether grants and tags are asked for, and the canonical id of our account. */
   #beside: Learned['beside'] = { grants: false, tags: false, self: undefined };
   /**
@@ -198,6 +199,14 @@ export class Bucket {
    */
   get copies(): boolean {
     return performance.now() >= this.#copiesAgain;
+  }
+
+  /**
+   * Whether an object is of a write of this mount's that was given up without an answer, and has
+   * been carried out after all.
+   */
+  isGivenUp({ metadata }: Head): boolean {
+    return this.#givenUp.has(metadata[WRITE_MARK]);
   }
 
   /** What was found out; undefined before that. */
@@ -459,7 +468,8 @@ export class Bucket {
       try {
         return this.#noteOwn(await write(isSent ? this.#conditionFields(condition) : {}), content);
       } catch (error) {
-        const { kind } = classify(error);
+        const { kind, transient } = classify(error);
+        if (transient) this.#givenUp.note(content);
         if (kind !== 'precondition' && kind !== 'missing' && kind !== 'no-upload') throw error;
         if (kind === 'precondition' && this.#believesRefusals) throw error;
         const head = await this.head(key, deadline);
@@ -531,7 +541,10 @@ export class Bucket {
    * unsupported if the server does not copy.
    */
   async copy(source: RemoteObject, key: string, content: Content, deadline: Deadline): Promise<RemoteObject> {
-    const object = await this.#copy(source, key, content, 'REPLACE', deadline);
+    const object = await this.#copy(source, key, content, 'REPLACE', deadline).catch((error: unknown) => {
+      if (classify(error).transient) this.#givenUp.note(content);
+      throw error;
+    });
     await this.#settle(key, content, deadline);
     this.#noteOwn(object, content);
     return this.#fromSame(source, object);

@@ -1,3 +1,5 @@
+import { WRITE_MARK } from '../objects/attributes.js';
+import type { Content } from './bucket-types.js';
 import type { CarriedHeaders } from './carried.js';
 
 /** Most objects that are remembered: at 2 KiB of tags or grants each, 8 MiB. */
@@ -44,5 +46,28 @@ export class OwnWrites {
     if (isMeant && performance.now() - own.at < this.#validMs) return own.headers;
     this.#byKey.delete(key);
     return undefined;
+  }
+}
+
+/** Most writes that are remembered: 1 MiB at most. */
+const WRITES = 4096;
+
+/**
+ * Marks of writes that ended without an answer: by their time limit, or since the guest gave them
+ * up. The server may carry them out later, and then they are no other writer's.
+ */
+export class GivenUpWrites {
+  readonly #marks = new Set<string>();
+
+  note({ metadata }: Content): void {
+    const mark = metadata[WRITE_MARK];
+    if (mark === undefined) return;
+    this.#marks.add(mark);
+    // The first one of a set is the oldest.
+    if (this.#marks.size > WRITES) this.#marks.delete(this.#marks.values().next().value!);
+  }
+
+  has(mark: string | undefined): boolean {
+    return mark !== undefined && this.#marks.has(mark);
   }
 }

@@ -24,6 +24,14 @@ const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };
  */
 const SLOWEST_BYTES_PER_MS = 256;
 
+/** Operations that change nothing. */
+const READS = /^(?:Head|Get|List)/;
+/**
+ * Milliseconds for which a request that changes something goes on after the guest has given it up,
+ * so that it does not become of it what nobody was told.
+ */
+const GRACE_MS = 2_000;
+
 /** For requests that nobody signs. */
 const UNSIGNED = {
   credentials: { accessKeyId: '', secretAccessKey: '' },
@@ -151,7 +159,8 @@ export class Requests {
   ): Promise<T> {
     const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST_BYTES_PER_MS;
     const trial = new Trial(this.#client, this.#signed, this.#controllers);
-    trial.begin(Math.min(allowed, deadline.remaining), deadline.signal);
+    const graceMs = READS.test(operation) ? 0 : GRACE_MS;
+    trial.begin(Math.min(allowed, deadline.remaining), deadline.signal, graceMs);
     const started = performance.now();
     this.#metrics.request(operation);
     try {
@@ -179,6 +188,8 @@ class Trial implements Attempt {
   readonly #controller: AbortController;
   #reusable = true;
   #timer: NodeJS.Timeout | undefined;
+  #grace: NodeJS.Timeout | undefined;
+  #graceMs = 0;
 
   /** @param controllers a pool of unused ones: creating one costs as much as signing a request. */
   constructor(client: S3Client, signed: SignedRequests, controllers: AbortController[]) {
@@ -207,7 +218,8 @@ class Trial implements Attempt {
     return reason instanceof S3Failure ? reason : undefined;
   }
 
-  begin(allowed: number, signal: AbortSignal | undefined): void {
+  begin(allowed: number, signal: AbortSignal | undefined, graceMs: number): void {
+    this.#graceMs = graceMs;
     this.#timer = setTimeout(this.#expire, allowed);
     signal?.addEventListener('abort', this.#giveUp);
   }
@@ -218,10 +230,14 @@ class Trial implements Attempt {
 
   end(signal: AbortSignal | undefined): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#grace);
     signal?.removeEventListener('abort', this.#giveUp);
     if (this.#reusable && !this.#controller.signal.aborted) this.#controllers.push(this.#controller);
   }
 
   readonly #expire = (): void => this.#controller.abort(new S3Failure('transient', 0, 'RequestTimeout'));
-  readonly #giveUp = (): void => this.#controller.abort();
+  readonly #giveUp = (): void => {
+    if (this.#graceMs === 0) this.#controller.abort();
+    else this.#grace = setTimeout(() => this.#controller.abort(), this.#graceMs);
+  };
 }

@@ -400,7 +400,8 @@ export class Files {
 
   /**
    * Uploads what is staged. The caller holds `node.changes`.
-   * @param overtakes how often another writer's object may be replaced, by `conflicts`
+   * @param overtakes how often what is at the key may be replaced: a write of ours that was given
+   * up, or by `conflicts` another writer's
    * @throws ESTALE if another writer came first.
    */
   async uploadNow(node: FileNode, overtakes = OVERTAKES_MAX): Promise<void> {
@@ -414,6 +415,8 @@ export class Files {
         node.version.object = staged.base;
         return this.uploadNow(node, overtakes);
       }
+      if (overtakes > 0 && (await this.#replaceGivenUp(node, staged)))
+        return this.uploadNow(node, overtakes - 1);
       const isOver = overtakes === 0 || this.#services.options.conflicts !== 'last-wins';
       if (!isOver && (await this.#overtake(node, staged))) return this.uploadNow(node, overtakes - 1);
       await this.#keepAside(node, staged);
@@ -431,6 +434,20 @@ export class Files {
     const isOurs = head?.metadata[WRITE_MARK]?.startsWith(`${staged.id}.`) === true;
     if (head === undefined || !isOurs || staged.base?.etag === head.etag) return false;
     await staged.rebase(head);
+    return true;
+  }
+
+  /**
+   * Has the next upload replace what is at the key, if that is an earlier write of this mount which
+   * was given up and came after all.
+   * @returns false otherwise, and where bytes are missing that only the version before had.
+   */
+  async #replaceGivenUp(node: FileNode, staged: Staged): Promise<boolean> {
+    const { bucket, keys, options } = this.#services;
+    const path = pathOf(node);
+    const head = await bucket.head(keys.file(path), Deadline.after(options.operationTimeout));
+    if (head === undefined || !bucket.isGivenUp(head) || !staged.isWhole) return false;
+    await staged.place(path, undefined, { etag: head.etag });
     return true;
   }
 

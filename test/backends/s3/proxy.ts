@@ -18,6 +18,8 @@ export type Fault =
   | 'short-body'
   /** Waits a little first. */
   | 'delay'
+  /** Carries the request out three seconds later, when nobody may wait for the answer any more. */
+  | 'late'
   /** Never answers. */
   | 'hang'
   /** 400 ExpiredToken. */
@@ -150,6 +152,7 @@ export class Proxy {
     const code = fault === undefined ? undefined : codes[fault];
     if (code !== undefined && fault !== 'internal-error') return answerError(request, response, ...code);
     if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
+    if (fault === 'late') await new Promise((resolve) => setTimeout(resolve, 3000));
     if (this.#closed) return;
     if (fault === 'portal') return answerPage(request, response);
     if (fault === 'no-body') return void response.writeHead(200, { etag: '"0"' }).end();
