@@ -455,6 +455,8 @@ describe('the tar example', () => {
     });
     await assert.rejects(engine(endless), /a size is damaged/);
     // One that leads back to the header before it, for ever.
+    // tar leaves zeros at the end of a time out.
+    execFileSync('touch', ['-d', '@1700000000.123456789', join(folder.path, 'text')]);
     execFileSync('tar', ['cf', archive, '--format=posix', '-C', folder.path, 'text']);
     const backwards = damaged(archive, (bytes) => {
       const [record] = /30 mtime=[\d.]{20}\n/.exec(bytes.toString('latin1'))!;
