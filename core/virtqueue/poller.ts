@@ -132,6 +132,7 @@ export class Poller implements Turn {
   #serve(): boolean {
     const begun = performance.now();
     this.#looked = begun;
+    this.#isOver = false;
     for (let isLate = false; ;) {
       if (this.#drain() || this.#isOver || isLate) return true;
       const found =

@@ -72,11 +72,12 @@ test('what a killed process had taken is served again, in order, and nothing els
     // Some requests came and went before, so that indexes and heads differ.
     for (const byte of [1, 2, 3]) submit(rig, byte);
     rig.queue.kick();
+    await until(() => held.length === 3);
     held.splice(1, 1)[0]!.complete(0);
     assert.equal(returned(rig).length, 1);
     for (const byte of [4, 5]) submit(rig, byte);
     rig.queue.kick();
-    assert.equal(held.length, 4);
+    await until(() => held.length === 4);
     held.splice(2, 1)[0]!.complete(0);
     rig.replaceDevice();
     // Nobody kicks for these.
