@@ -6,7 +6,7 @@ import type { GuestBuffer } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { parse, WRITE_MARK } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
-import type { Content } from '../client/bucket-types.js';
+import type { Content, Head } from '../client/bucket-types.js';
 import { deferred, Semaphore } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
@@ -26,6 +26,8 @@ import { Writeback } from './writeback.js';
 const OVERTAKES_MAX = 3;
 /** Milliseconds after which a change that the full disk has refused is tried again. */
 const FULL_PAUSE_MS = 200;
+
+const OVERTAKEN = 'another writer changed the object: ours replaces it, as the options say';
 
 /** Ended journals are removed from the list each time it has a multiple of this length. */
 const SWEEP_JOURNALS = 256;
@@ -411,14 +413,17 @@ export class Files {
       await this.#upload(node);
     } catch (error) {
       if (!isChanged(error)) throw error;
-      if (await this.recogniseOwnUpload(staged, this.#services.keys.file(pathOf(node)))) {
+      const { bucket, keys, options } = this.#services;
+      const key = keys.file(pathOf(node));
+      const head = await bucket.head(key, Deadline.after(options.operationTimeout));
+      if (await rebaseOnOwn(staged, head)) {
         node.version.object = staged.base;
         return this.uploadNow(node, overtakes);
       }
-      if (overtakes > 0 && (await this.#replaceGivenUp(node, staged)))
+      const isGivenUp = head !== undefined && bucket.isGivenUp(head);
+      const mayReplace = overtakes > 0 && (isGivenUp || options.conflicts === 'last-wins');
+      if (mayReplace && (await this.#overtake(node, staged, head, isGivenUp)))
         return this.uploadNow(node, overtakes - 1);
-      const isOver = overtakes === 0 || this.#services.options.conflicts !== 'last-wins';
-      if (!isOver && (await this.#overtake(node, staged))) return this.uploadNow(node, overtakes - 1);
       await this.#keepAside(node, staged);
       throw FsError.of('ESTALE');
     }
@@ -431,24 +436,7 @@ export class Files {
   async recogniseOwnUpload(staged: Staged, key: string): Promise<boolean> {
     const { bucket, options } = this.#services;
     const head = await bucket.head(key, Deadline.after(options.operationTimeout));
-    const isOurs = head?.metadata[WRITE_MARK]?.startsWith(`${staged.id}.`) === true;
-    if (head === undefined || !isOurs || staged.base?.etag === head.etag) return false;
-    await staged.rebase(head);
-    return true;
-  }
-
-  /**
-   * Has the next upload replace what is at the key, if that is an earlier write of this mount which
-   * was given up and came after all.
-   * @returns false otherwise, and where bytes are missing that only the version before had.
-   */
-  async #replaceGivenUp(node: FileNode, staged: Staged): Promise<boolean> {
-    const { bucket, keys, options } = this.#services;
-    const path = pathOf(node);
-    const head = await bucket.head(keys.file(path), Deadline.after(options.operationTimeout));
-    if (head === undefined || !bucket.isGivenUp(head) || !staged.isWhole) return false;
-    await staged.place(path, undefined, { etag: head.etag });
-    return true;
+    return rebaseOnOwn(staged, head);
   }
 
   async #upload(node: FileNode): Promise<void> {
@@ -483,20 +471,26 @@ export class Files {
 
   /**
    * Makes what is at the key now the condition of the next upload, which replaces it.
+   * @param isGivenUp whether that is an earlier write of this mount's, which came after all.
    * @returns false where bytes are missing that only the version before had.
    */
-  async #overtake(node: FileNode, staged: Staged): Promise<boolean> {
-    const { bucket, keys, options, log } = this.#services;
+  async #overtake(
+    node: FileNode,
+    staged: Staged,
+    head: Head | undefined,
+    isGivenUp: boolean,
+  ): Promise<boolean> {
     const path = pathOf(node);
-    const head = await bucket.head(keys.file(path), Deadline.after(options.operationTimeout));
-    const isWhole = staged.isWhole;
-    // A change of attributes alone goes to whatever is there.
-    const isApplied = head?.size === staged.size && !staged.changesContent;
-    if (!isWhole && !isApplied) return false;
+    // A change of attributes alone goes to whatever another writer has put there.
+    const isApplied =
+      this.#services.options.conflicts === 'last-wins' &&
+      head?.size === staged.size &&
+      !staged.changesContent;
+    if (!staged.isWhole && !isApplied) return false;
     const condition = head === undefined ? 'absent' : { etag: head.etag };
     await staged.place(path, isApplied ? head : undefined, condition);
     if (isApplied) node.version.object = head;
-    log.warn({ path }, 'another writer changed the object: ours replaces it, as the options say');
+    if (!isGivenUp) this.#services.log.warn({ path }, OVERTAKEN);
     return true;
   }
 
@@ -633,6 +627,17 @@ export class Files {
     this.writeback.close();
     for (const journal of this.#journals) await journal.close();
   }
+}
+
+/**
+ * Bases the next upload on an object that is an earlier upload of the same journal.
+ * @returns whether it is one.
+ */
+async function rebaseOnOwn(staged: Staged, head: Head | undefined): Promise<boolean> {
+  const isOurs = head?.metadata[WRITE_MARK]?.startsWith(`${staged.id}.`) === true;
+  if (head === undefined || !isOurs || staged.base?.etag === head.etag) return false;
+  await staged.rebase(head);
+  return true;
 }
 
 function isNotNeeded(error: unknown): boolean {
