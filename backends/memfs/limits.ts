@@ -1,5 +1,4 @@
-import { getHeapStatistics } from 'node:v8';
-import { memoryLimit } from '../../core/backend/limits.js';
+import { heapLimit, memoryLimit } from '../../core/backend/limits.js';
 
 /** Limits of a volume. */
 export interface VolumeLimits {
@@ -16,7 +15,7 @@ const HEAP_BYTES_PER_INODE = 2048;
 
 /** Default limit of inodes. */
 export function defaultInodes(): number {
-  return Math.floor(getHeapStatistics().heap_size_limit / 2 / HEAP_BYTES_PER_INODE);
+  return Math.floor(heapLimit / 2 / HEAP_BYTES_PER_INODE);
 }
 
 /** Default limit of file content in bytes. */

@@ -1,4 +1,3 @@
-import { getHeapStatistics } from 'node:v8';
 import * as z from 'zod';
 import {
   DAEMON,
@@ -10,7 +9,7 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { MOST_FOREIGN_JSON } from '../../core/backend/limits.js';
+import { heapLimit, MOST_FOREIGN_JSON } from '../../core/backend/limits.js';
 import { nextData } from './changes/copy-data.js';
 import { giveModeAndTimes, giveOwner, giveXattr, makeLike, writeAll } from './changes/like-another.js';
 import { headerBytes, readHeader } from './headed-bytes.js';
@@ -29,7 +28,7 @@ const PIECE_BYTES = 1 << 20;
 
 /** Bytes of heap for a file that is remembered: its node, and its places. */
 const REMEMBERED_BYTES = 512;
-const MOST_REMEMBERED = Math.floor(getHeapStatistics().heap_size_limit / 8);
+const MOST_REMEMBERED = Math.floor(heapLimit / 8);
 
 /** In the place of a directory's number: what the file is in is no file of the state. */
 const Place = { ROOT: -1, INDEX: -2 } as const;

@@ -1,8 +1,5 @@
-import { getHeapStatistics } from 'node:v8';
+import { heapLimit } from '../backend/limits.js';
 import { descriptorLimit } from '../system/index.js';
-
-/** Bytes that V8 lets the JavaScript heap grow to. */
-export const heapLimit: number = getHeapStatistics().heap_size_limit;
 
 /** A resource that all guests of the process share, in units of its own. */
 export class Budget {

@@ -8,7 +8,7 @@ import { defaultInodes, defaultSize } from '../../backends/memfs/limits.js';
 import { Session } from '../../core/fuse/index.js';
 import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
-import { heapLimit } from '../../core/state/budgets.js';
+import { heapLimit } from '../../core/backend/limits.js';
 import { defaultExportLimits } from '../../core/state/export.js';
 import { eventfd } from '../../core/system/index.js';
 import { MemoryLog } from '../support/engine.js';

@@ -1,8 +1,7 @@
-import { getHeapStatistics } from 'node:v8';
 import type { DirectoryJSON } from '@jsonjoy.com/fs-core';
 import { Volume } from 'memfs';
 import type { Logger } from '../../../core/backend/index.js';
-import { memoryLimit } from '../../../core/backend/limits.js';
+import { heapLimit, memoryLimit } from '../../../core/backend/limits.js';
 import { addLayer, saveArchive } from '../import/archive.js';
 import { Arena } from '../content/arena.js';
 import { MemfsBackend } from '../backend.js';
@@ -22,7 +21,7 @@ const SILENT: Logger = { debug: silent, info: silent, warn: silent, error: silen
  * The arena for the content of all volumes of this process. What says where that is takes at most a
  * quarter of the heap.
  */
-const arena = new Arena(memoryLimit() * 0.8, getHeapStatistics().heap_size_limit / 4);
+const arena = new Arena(memoryLimit() * 0.8, heapLimit / 4);
 
 /** Bytes of content of all volumes of this process: in use, and taken from the system. */
 export function memoryInUse(): { readonly used: number; readonly taken: number } {

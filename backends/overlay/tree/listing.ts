@@ -1,4 +1,3 @@
-import { getHeapStatistics } from 'node:v8';
 import {
   type DirectoryEntry,
   FileType,
@@ -7,6 +6,7 @@ import {
   type Steps,
   wait,
 } from '../../../core/backend/index.js';
+import { heapLimit } from '../../../core/backend/limits.js';
 import { eachEntry, hasNoEntry } from '../layers/entries.js';
 import type { Layer } from '../layers/layer.js';
 import type { OverlayNode } from './node.js';
@@ -16,7 +16,7 @@ import type { Union } from './union.js';
 const ENTRY_HEAP_BYTES = 256;
 
 /** Bytes of heap that all merged listings may take. */
-const MAX_HEAP_BYTES = getHeapStatistics().heap_size_limit / 8;
+const MAX_HEAP_BYTES = heapLimit / 8;
 
 /** Bytes of heap of all merged listings, and of those of each union. */
 let heapBytes = 0;

@@ -1,5 +1,5 @@
-import { getHeapStatistics } from 'node:v8';
 import { FileType, type NodeChange } from '../../../core/backend/index.js';
+import { heapLimit } from '../../../core/backend/limits.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { fresh, parse } from '../objects/attributes.js';
 import type { Head } from '../client/bucket-types.js';
@@ -33,10 +33,7 @@ const LIST_AHEAD_DIRECTORIES = 3;
 /** Bytes of heap for what is known of a name: its key, ETag, attributes, and its place. */
 const NAME_HEAP_BYTES = 1024;
 /** Most names kept in memory, over all directories: what a quarter of the heap holds. */
-export const NAMES_MAX = Math.min(
-  1_000_000,
-  Math.floor(getHeapStatistics().heap_size_limit / 4 / NAME_HEAP_BYTES),
-);
+export const NAMES_MAX = Math.min(1_000_000, Math.floor(heapLimit / 4 / NAME_HEAP_BYTES));
 /** Most names of a directory that is listed, beyond which its listing is ENOMEM. */
 const LISTED_MAX = 2 * NAMES_MAX;
 /**
