@@ -110,7 +110,6 @@ export class Poller implements Turn {
     // The thread's own sleep is an immediate, too, and comes after those that are there already.
     if (this.#isOver) setImmediate(() => setImmediate(serve));
     else setImmediate(serve);
-    this.#isOver = false;
   }
 
   /**
