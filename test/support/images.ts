@@ -3,6 +3,11 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { encodeEntry, END, padding, TarType } from '../../core/archive/tar.js';
+import type { Logger } from '../../core/backend/index.js';
+import type { Image } from '../../core/sandbox/image/image.js';
+
+const silent = (): void => {};
+export const LOG: Logger = { debug: silent, info: silent, warn: silent, error: silent };
 
 /** A member of an archive; a file unless `type` says otherwise. */
 export interface Member {
@@ -89,4 +94,16 @@ export function layout(
   writeFileSync(join(root, 'index.json'), JSON.stringify(index));
   damage(root);
   return root;
+}
+
+/** The files of an image, as `toJSON` of a volume has them. */
+export async function filesOf(image: Image): Promise<Record<string, unknown>> {
+  const snapshot = await image.load(LOG);
+  const volume = snapshot.fork();
+  try {
+    return volume.toJSON();
+  } finally {
+    volume.discard();
+    snapshot.discard();
+  }
 }

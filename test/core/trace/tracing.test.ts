@@ -14,6 +14,7 @@ import {
   Tracing,
   type TracedRequest,
 } from '../../../core/trace/index.js';
+import type { TraceFilter } from '../../../core/trace/filter.js';
 import { Paths } from '../../../core/trace/paths.js';
 import { listedNodes } from '../../../core/trace/reader.js';
 import { RecordBuffer } from '../../../core/trace/record-buffer.js';
@@ -173,11 +174,7 @@ test('what there is no room for is left out and counted', async () => {
 
 test('paths are cut off at 4,096 characters, so that lines of odd ones take little time and room', async (t) => {
   const file = join(temporaryFolder(t), 'access.log');
-  const tracing = new Tracing();
-  const observed = tracing.add('data');
-  const { export: shared } = await engine(await memfs());
-  const fuse = new FuseClient(new Loopback(new Session(shared, { observed })));
-  const written = new AccessLog(openAccessLog(file), { opcodes: ['GETATTR'] }, tracing);
+  const { fuse, written } = await loggedTo(file, { opcodes: ['GETATTR'] });
   await fuse.init();
   let deep = ROOT;
   for (let i = 0; i < 60; i++) deep = (await fuse.mkdir(deep, '\x01'.repeat(255))).nodeid;
@@ -243,11 +240,7 @@ test('JSON has the same', async () => {
 test('the access log has a line for each request that the filter lets pass', async (t) => {
   const file = join(temporaryFolder(t), 'access.log');
   writeFileSync(file, 'before\n');
-  const tracing = new Tracing();
-  const observed = tracing.add('data');
-  const { export: shared } = await engine(await memfs());
-  const fuse = new FuseClient(new Loopback(new Session(shared, { observed })));
-  const written = new AccessLog(openAccessLog(file), { opcodes: ['MKDIR'] }, tracing);
+  const { fuse, written } = await loggedTo(file, { opcodes: ['MKDIR'] });
   await fuse.init();
   for (let i = 0; i < 1000; i++) await fuse.mkdir(ROOT, `directory ${i}`);
   written.close();
@@ -259,15 +252,23 @@ test('the access log has a line for each request that the filter lets pass', asy
 });
 
 test('a full disk has lines left out, and requests go on', async () => {
-  const tracing = new Tracing();
-  const observed = tracing.add('data');
-  const { export: shared } = await engine(await memfs());
-  const fuse = new FuseClient(new Loopback(new Session(shared, { observed })));
-  const written = new AccessLog(openAccessLog('/dev/full'), {}, tracing);
+  const { fuse, written } = await loggedTo('/dev/full', {});
   await fuse.init();
   for (let i = 0; i < 100; i++) await fuse.mkdir(ROOT, `${i}`);
   written.close();
 });
+
+/** A guest of an export `data` whose requests are written to an access log. */
+async function loggedTo(
+  file: string,
+  filter: TraceFilter,
+): Promise<{ fuse: FuseClient; written: AccessLog }> {
+  const tracing = new Tracing();
+  const observed = tracing.add('data');
+  const { export: shared } = await engine(await memfs());
+  const fuse = new FuseClient(new Loopback(new Session(shared, { observed })));
+  return { fuse, written: new AccessLog(openAccessLog(file), filter, tracing) };
+}
 
 /** Serves some files, and captures how. */
 async function captured(data: boolean): Promise<TracedRequest[]> {

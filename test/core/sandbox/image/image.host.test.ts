@@ -7,13 +7,10 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { commitImage } from '../../../../core/sandbox/image/commit.js';
 import { Image } from '../../../../core/sandbox/image/image.js';
-import { layout, tar } from '../../../support/images.js';
+import { layout, LOG, tar } from '../../../support/images.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-test-'));
 after(() => rmSync(folder, { recursive: true }));
-
-const silent = (): void => {};
-const LOG = { debug: silent, info: silent, warn: silent, error: silent };
 
 const zstd = (input: Buffer): Buffer => spawnSync('zstd', ['-cq'], { input, maxBuffer: 1 << 27 }).stdout;
 

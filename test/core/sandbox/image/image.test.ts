@@ -11,8 +11,10 @@ import { Image } from '../../../../core/sandbox/image/image.js';
 import { MemfsVolume } from '../../../../backends/memfs/index.js';
 import {
   dir,
+  filesOf,
   layout as layoutIn,
   type LayoutOptions,
+  LOG,
   type Member,
   sha256,
   tar,
@@ -23,9 +25,6 @@ after(() => rmSync(folder, { recursive: true }));
 
 const layout = (layers: readonly Buffer[], options?: LayoutOptions): string =>
   layoutIn(folder, layers, options);
-
-const silent = (): void => {};
-const LOG = { debug: silent, info: silent, warn: silent, error: silent };
 
 const LAYERS = [
   tar({
@@ -51,17 +50,6 @@ const LAYERS = [
     'var/hard': { type: TarType.LINK, link: 'var/old/kept' },
   }),
 ];
-
-async function filesOf(image: Image): Promise<Record<string, unknown>> {
-  const snapshot = await image.load(LOG);
-  const volume = snapshot.fork();
-  try {
-    return volume.toJSON();
-  } finally {
-    volume.discard();
-    snapshot.discard();
-  }
-}
 
 const EXPECTED = {
   '/etc/passwd': 'root:x:0:0::/root:/bin/sh\n',

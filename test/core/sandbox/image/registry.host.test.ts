@@ -10,7 +10,7 @@ import { after, describe, it, type TestContext } from 'node:test';
 import { UsageError } from '../../../../core/backend/index.js';
 import { Image } from '../../../../core/sandbox/image/image.js';
 import { BlobCache } from '../../../../core/sandbox/image/registry/blob-cache.js';
-import { layout, sha256, tar } from '../../../support/images.js';
+import { filesOf, layout, sha256, tar } from '../../../support/images.js';
 import {
   basicAuth,
   hasNoRegistry,
@@ -28,18 +28,8 @@ after(() => rmSync(folder, { recursive: true }));
 process.env['XDG_CACHE_HOME'] = folder;
 process.env['DOCKER_CONFIG'] = join(folder, 'docker');
 
-const silent = (): void => {};
-const LOG = { debug: silent, info: silent, warn: silent, error: silent };
-
-async function filesOf(place: string): Promise<Record<string, unknown>> {
-  const snapshot = await (await Image.open(place)).load(LOG);
-  const volume = snapshot.fork();
-  try {
-    return volume.toJSON();
-  } finally {
-    volume.discard();
-    snapshot.discard();
-  }
+async function filesAt(place: string): Promise<Record<string, unknown>> {
+  return filesOf(await Image.open(place));
 }
 
 const imageOf = (text: string, architecture = 'amd64'): string =>
@@ -70,11 +60,11 @@ describe('an image of a registry', { skip: hasNoRegistry && 'no docker-registry 
     await server.push(imageOf('first'), 'some/app:1');
     await server.push(imageOf('other', 'riscv64'), 'some/app:other');
     await server.push(imageOf('docker'), 'some/app:docker', '--format', 'v2s2');
-    assert.equal((await filesOf(`docker://${host}/some/app:1`))['/text'], 'first');
-    assert.equal((await filesOf(`${host}/some/app:docker`))['/text'], 'docker');
+    assert.equal((await filesAt(`docker://${host}/some/app:1`))['/text'], 'first');
+    assert.equal((await filesAt(`${host}/some/app:docker`))['/text'], 'docker');
     const first = await manifestAt(host, 'some/app', '1');
-    assert.equal((await filesOf(`${host}/some/app@${first.digest}`))['/text'], 'first');
-    await assert.rejects(filesOf(`${host}/some/app:2`), /the registry says: MANIFEST_UNKNOWN/);
+    assert.equal((await filesAt(`${host}/some/app@${first.digest}`))['/text'], 'first');
+    await assert.rejects(filesAt(`${host}/some/app:2`), /the registry says: MANIFEST_UNKNOWN/);
 
     const platform = { os: 'linux' };
     const index = {
@@ -96,28 +86,28 @@ describe('an image of a registry', { skip: hasNoRegistry && 'no docker-registry 
       });
     assert.equal((await put('all', index.manifests)).status, 201);
     assert.equal((await put('others', index.manifests.slice(0, 1))).status, 201);
-    assert.equal((await filesOf(`${host}/some/app:all`))['/text'], 'first');
-    await assert.rejects(filesOf(`${host}/some/app:others`), /no image for this machine/);
+    assert.equal((await filesAt(`${host}/some/app:all`))['/text'], 'first');
+    await assert.rejects(filesAt(`${host}/some/app:others`), /no image for this machine/);
 
     // A blob that was damaged on this host is pulled again; others come from here.
     const manifest = join(cache, first.digest.replace(':', '-'));
     writeFileSync(manifest, 'x'.repeat(first.size));
-    assert.equal((await filesOf(`${host}/some/app:all`))['/text'], 'first');
+    assert.equal((await filesAt(`${host}/some/app:all`))['/text'], 'first');
     await server[Symbol.asyncDispose]();
-    assert.equal((await filesOf(`${host}/some/app@${first.digest}`))['/text'], 'first');
+    assert.equal((await filesAt(`${host}/some/app@${first.digest}`))['/text'], 'first');
     writeFileSync(manifest, 'x'.repeat(first.size));
-    await assert.rejects(filesOf(`${host}/some/app@${first.digest}`), /ECONNREFUSED/);
+    await assert.rejects(filesAt(`${host}/some/app@${first.digest}`), /ECONNREFUSED/);
   });
 
   it('is pulled with a password, of the configuration or of a helper', async (t) => {
     await using server = await registry(folder, basicAuth(folder));
     const { host } = server;
     await server.push(imageOf('secret'), 'app:1', '--dest-creds', `${USER}:${PASSWORD}`);
-    await assert.rejects(filesOf(`${host}/app:1`), /needs a user and a password/);
+    await assert.rejects(filesAt(`${host}/app:1`), /needs a user and a password/);
     configure(t, { auths: { [host]: { auth: auth('wrong') } } });
-    await assert.rejects(filesOf(`${host}/app:1`), /the registry says: UNAUTHORIZED/);
+    await assert.rejects(filesAt(`${host}/app:1`), /the registry says: UNAUTHORIZED/);
     configure(t, { auths: { [`https://${host}/v1/`]: { auth: auth(PASSWORD) } } });
-    assert.equal((await filesOf(`${host}/app:1`))['/text'], 'secret');
+    assert.equal((await filesAt(`${host}/app:1`))['/text'], 'secret');
 
     const programs = join(folder, 'programs');
     mkdirSync(programs);
@@ -131,17 +121,17 @@ describe('an image of a registry', { skip: hasNoRegistry && 'no docker-registry 
     writeFileSync(helper, `#!/bin/sh\nread -r host\n[ "$1 $host" = "get ${host}" ] && echo '${answer}'\n`);
     chmodSync(helper, 0o755);
     configure(t, { credHelpers: { [host]: 'test' } });
-    assert.equal((await filesOf(`${host}/app:1`))['/text'], 'secret');
+    assert.equal((await filesAt(`${host}/app:1`))['/text'], 'secret');
     configure(t, { credsStore: 'test', auths: { [host]: {} } });
-    assert.equal((await filesOf(`${host}/app:1`))['/text'], 'secret');
+    assert.equal((await filesAt(`${host}/app:1`))['/text'], 'secret');
     writeFileSync(helper, '#!/bin/sh\necho "credentials not found in native keychain"; exit 1\n');
-    await assert.rejects(filesOf(`${host}/app:1`), /needs a user and a password/);
+    await assert.rejects(filesAt(`${host}/app:1`), /needs a user and a password/);
     writeFileSync(helper, '#!/bin/sh\necho "the keychain is locked"; exit 1\n');
-    await assert.rejects(filesOf(`${host}/app:1`), /docker-credential-test: the keychain is locked/);
+    await assert.rejects(filesAt(`${host}/app:1`), /docker-credential-test: the keychain is locked/);
     configure(t, { credsStore: '../x' });
-    await assert.rejects(filesOf(`${host}/app:1`), /no name of one/);
+    await assert.rejects(filesAt(`${host}/app:1`), /no name of one/);
     configure(t, { credsStore: 'none-here' });
-    await assert.rejects(filesOf(`${host}/app:1`), /docker-credential-none-here: .*ENOENT/);
+    await assert.rejects(filesAt(`${host}/app:1`), /docker-credential-none-here: .*ENOENT/);
   });
 
   it('is pulled with a token that a password, or another token, is good for', async (t) => {
@@ -150,12 +140,12 @@ describe('an image of a registry', { skip: hasNoRegistry && 'no docker-registry 
     const { host } = server;
     await server.push(imageOf('by token'), 'app:1', '--dest-creds', `${USER}:${PASSWORD}`);
     tokens.asked.length = 0;
-    await assert.rejects(filesOf(`${host}/app:1`), /the registry says: 401/);
+    await assert.rejects(filesAt(`${host}/app:1`), /the registry says: 401/);
     configure(t, { auths: { [host]: { auth: auth(PASSWORD) } } });
-    assert.equal((await filesOf(`${host}/app:1`))['/text'], 'by token');
+    assert.equal((await filesAt(`${host}/app:1`))['/text'], 'by token');
     rmSync(cache, { recursive: true });
     configure(t, { auths: { [host]: { identitytoken: IDENTITY_TOKEN } } });
-    assert.equal((await filesOf(`${host}/app:1`))['/text'], 'by token');
+    assert.equal((await filesAt(`${host}/app:1`))['/text'], 'by token');
     const scope = 'repository:app:pull';
     assert.deepEqual(tokens.asked, ['GET undefined', `GET ${scope}`, `POST ${scope}`]);
   });
@@ -220,7 +210,7 @@ it('what a registry must not answer is refused, and pulling can be given up', as
     if (name === 'silent') return;
     response.writeHead(404).end('\x1b[2Jnothing');
   });
-  assert.equal((await filesOf(`${host}/app:good`))['/text'], 'x');
+  assert.equal((await filesAt(`${host}/app:good`))['/text'], 'x');
   const cases: Readonly<Record<string, RegExp>> = {
     'no-json': /no JSON/,
     'other-form': /image 127\.0\.0\.1:\d+\/app:other-form: /,
@@ -238,7 +228,7 @@ it('what a registry must not answer is refused, and pulling can be given up', as
     none: /the registry says: 404 Not Found$/,
   };
   for (const [name, reason] of Object.entries(cases)) {
-    await assert.rejects(filesOf(`${host}/app:${name}`), (error: Error) => {
+    await assert.rejects(filesAt(`${host}/app:${name}`), (error: Error) => {
       assert.ok(error instanceof UsageError, error.stack);
       assert.match(error.message, reason, name);
       return true;
@@ -253,7 +243,7 @@ it('what a registry must not answer is refused, and pulling can be given up', as
   const large = Buffer.alloc(5 << 20);
   const named = { digest: sha256(large), size: large.length };
   await (await new BlobCache().add(named, Readable.from([large]))).close();
-  await assert.rejects(filesOf(`${host}/app@${named.digest}`), /is no manifest/);
+  await assert.rejects(filesAt(`${host}/app@${named.digest}`), /is no manifest/);
   const gone = new AbortController();
   const waiting = Image.open(`${host}/app:silent`, gone.signal);
   setTimeout(() => gone.abort(new Error('given up')), 100);
