@@ -1,11 +1,11 @@
+import { heapLimit } from '../../backend/limits.js';
 import type { NodeIdHigh, NodeIdLow, Slot } from '../ids.js';
 import { NO_SLOT, type NodeTable } from '../node-table.js';
 
-/**
- * Names that are kept, a power of two. Each takes 40 bytes, and its text: 17 MB if all are of 255
- * characters that are not in Latin-1.
- */
-const PLACES = 32_768;
+/** Bytes of memory for a name that is kept: its place, and 255 characters not in Latin-1. */
+const NAME_BYTES = 552;
+/** Names that are kept, a power of two: what a 64th of the heap holds, and 17 MB at most. */
+const PLACES = Math.min(32_768, 2 ** Math.floor(Math.log2(heapLimit / 64 / NAME_BYTES)));
 
 /** Words of a place: the hash, the ids of directory and node, the node's slot. */
 const Cell = { HASH: 0, PARENT_LOW: 1, PARENT_HIGH: 2, LOW: 3, HIGH: 4, SLOT: 5, DIRECTORY: 6 } as const;
