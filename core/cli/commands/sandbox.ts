@@ -320,7 +320,8 @@ memory and thrown away. It has no network but what --allow names. Its exit code 
 command, the second one ends it. Needs QEMU and the like: see virtiofs-kit guest --help.
 
 Of sandboxes that run on: virtiofs-kit sandbox ps | exec NAME COMMAND | fork NAME [COUNT] | diff NAME | merge NAME FORK |
-watch NAME [PATH] | export NAME FILE | commit NAME DIR[:TAG] | rm NAME… A program of such a name comes after --.
+watch NAME [PATH] | read NAME PATH | write NAME PATH | list NAME [PATH] | export NAME FILE | commit NAME DIR[:TAG] |
+rm NAME… A program of such a name comes after --.
 
 --accelerator uml starts in a second or two without KVM: for your own code, not for code that you don't trust, since
 User-Mode Linux is a process of this host like any other.
