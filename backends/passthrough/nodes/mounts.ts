@@ -1,5 +1,5 @@
 import type { Fd } from '../../../core/system/index.js';
-import { FsError, type Logger } from '../../../core/backend/index.js';
+import { Errno, FsError, type Logger } from '../../../core/backend/index.js';
 import { AT, O, RWF, close, fstatfs, openat } from '../../../core/system/calls/files.js';
 import { nameToHandleAt, openByHandleAt } from '../../../core/system/calls/file-handles.js';
 import { at, offset, putDescriptorPath, signedWords, words } from '../calls/call-memory.js';
@@ -10,6 +10,13 @@ const MAX_MOUNTS = 4096;
 /** `statfs.f_type` of file systems without storage (Linux `include/uapi/linux/magic.h`). */
 const TMPFS_MAGIC = 0x01021994;
 const RAMFS_MAGIC = 0x858458f6;
+
+/**
+ * `statfs.f_type` of file systems whose handles lead to files only while the kernel has them in its
+ * cache: FUSE without FUSE_EXPORT_SUPPORT (`fs/fuse/inode.c`, `fuse_get_dentry`), which cannot be
+ * told from one with it; FAT and exFAT (`fat_nfs_get_inode`, `exfat_export_get_inode`).
+ */
+const CACHED_HANDLES_ONLY: ReadonlySet<number> = new Set([0x65735546, 0x4d44, 0x2011bab0]);
 
 /**
  * A mounted file system that the share reaches: the one with the shared directory, or one mounted
@@ -89,7 +96,7 @@ export class Mounts {
     const fsid = words[(offset.statfs + 56) >>> 2]!;
     const fsidHigh = words[(offset.statfs + 60) >>> 2]!;
     const type = words[offset.statfs >>> 2]!;
-    const handleFd = this.#useHandles && directory ? this.#openForHandles(fd, path) : (-1 as Fd);
+    const handleFd = this.#useHandles && directory ? this.#openForHandles(fd, path, type) : (-1 as Fd);
     const mount: Mount = {
       index: this.#vacant.pop() ?? this.all.length,
       id,
@@ -146,7 +153,8 @@ export class Mounts {
    * Opens a directory of the mount for opening file handles, and tries one. @returns the
    * descriptor, or -1 if handles do not work.
    */
-  #openForHandles(fd: Fd, path: string): Fd {
+  #openForHandles(fd: Fd, path: string, type: number): Fd {
+    if (CACHED_HANDLES_ONLY.has(type)) return this.#warnNoHandles(path, Errno.ESTALE);
     const opened = openat(AT.FDCWD, putDescriptorPath(fd), O.RDONLY | O.DIRECTORY, 0);
     if (opened < 0) return this.#warnNoHandles(path, -opened);
     words[offset.handle >>> 2] = 128;

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { readFileSync, statSync, writeFileSync, mkdirSync, symlinkSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { outcome, root, serve, bufferOf } from './harness.js';
+import { faultyMount } from '../../support/faulty-mounts.js';
 import { entriesOf } from '../../support/listings.js';
 
 for (const handles of ['prefer', 'never']) {
@@ -68,3 +69,27 @@ for (const handles of ['prefer', 'never']) {
     }
   });
 }
+
+test('files on FUSE are found after the kernel has dropped its caches', async (t) => {
+  const mount = await faultyMount(t);
+  const share = serve(mount.directory);
+  t.after(() => share.close());
+  const { backend, node } = share;
+  mkdirSync(join(share.directory, 'd'));
+  writeFileSync(join(share.directory, 'd', 'file'), 'content');
+  const d = (await backend.lookup(node, 'd', root))!.node;
+  const file = (await backend.lookup(d, 'file', root))!.node;
+  writeFileSync('/proc/sys/vm/drop_caches', '2');
+  const { file: opened } = await backend.open(file, OpenFlags.READ_ONLY, root);
+  const buffer = hostBuffer(7);
+  assert.equal(await backend.read(file, opened, buffer, 0, root), 7);
+  assert.equal(Buffer.from(buffer.bytes).toString(), 'content');
+  await backend.release(file, opened);
+  writeFileSync('/proc/sys/vm/drop_caches', '2');
+  const listed = entriesOf(await backend.readdir(d, root));
+  assert.deepEqual(
+    listed.map((entry) => entry.name),
+    ['file'],
+  );
+  for (const known of [d, file]) backend.forget(known);
+});
