@@ -7,7 +7,7 @@
  *   `code-cache.ts`: compiled code that the next start finds.
  * - `commands/`: one file for each command.
  * - `init/`: the package that `init` and `npm create virtiofs-backend` write.
- * - `detached-sandboxes/`: sandboxes in a process of their own, and how commands reach it.
+ * - `detached-sandboxes/`: the process that holds sandboxes, and how commands reach it.
  * - `mount-helper/`: what mount(8) and fstab(5) run, `mount.virtiofs-kit`.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.

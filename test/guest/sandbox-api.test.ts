@@ -9,10 +9,11 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough, type Readable } from 'node:stream';
@@ -486,7 +487,7 @@ function isThere(pid: number): boolean {
   return existsSync(`/proc/${pid}`);
 }
 
-it('a detached sandbox runs on, and is used, forked, told of and ended by its name', async () => {
+it('detached sandboxes run on in one process, and are used, forked, told of and ended by their names', async () => {
   const runtime = join(folder, 'runtime');
   mkdirSync(runtime, { mode: 0o700 });
   const run = async (...words: string[]) => {
@@ -508,11 +509,21 @@ it('a detached sandbox runs on, and is used, forked, told of and ended by its na
   after(async () => {
     for (const name of (await run('ps')).stdout.split('\n')) if (name !== '') await run('rm', name);
   });
-  assert.deepEqual(await run('run', '--detach', '--name', 'box', ...options), {
-    code: 0,
-    stdout: 'box\n',
-    stderr: '',
-  });
+  // Two that are the first at the same time.
+  const started = await Promise.all(
+    ['box', 'other'].map((name) =>
+      run('run', '--detach', '--name', name, '--env', `NAME=${name}`, ...options),
+    ),
+  );
+  assert.deepEqual(
+    started,
+    ['box\n', 'other\n'].map((stdout) => ({ code: 0, stdout, stderr: '' })),
+  );
+  const places = join(runtime, `virtiofs-kit-sandboxes-${process.getuid!()}`);
+  const holders = holdersBelow(join(places, 'processes'));
+  assert.equal(holders.length, 1);
+  for (const name of ['box', 'other'])
+    assert.equal((await run('exec', name, 'sh', '-c', 'echo $NAME')).stdout, `${name}\n`);
   const script = 'cat; echo " $A"; pwd; id -un; touch /etc/made; kill -KILL $$';
   assert.deepEqual(await run('exec', '-e', 'A=b', '--cwd', '/usr', 'box', 'sh', '-c', script), {
     code: 137,
@@ -530,7 +541,7 @@ it('a detached sandbox runs on, and is used, forked, told of and ended by its na
     run('diff', 'box-1'),
     run('commit', 'box-1', `${folder}/image:mine`),
   ]);
-  assert.equal(ps.stdout, 'box\nbox-1\n');
+  assert.equal(ps.stdout, 'box\nbox-1\nother\n');
   assert.equal(one.stdout, 'added /etc/made\n');
   assert.equal(other.stdout, 'added /etc/own\n');
   assert.equal(committed.code, 0);
@@ -542,12 +553,21 @@ it('a detached sandbox runs on, and is used, forked, told of and ended by its na
   ]);
   assert.match(refused[0]!.stderr, /there is a sandbox of that name/);
   assert.match(refused[1]!.stderr, /has its own \/dev/);
-  assert.match(refused[2]!.stderr, /boxx: no such sandbox; there are box, box-1/);
+  assert.match(refused[2]!.stderr, /boxx: no such sandbox; there are box, box-1, other/);
   for (const { code } of refused) assert.equal(code, 2);
   assert.deepEqual(await run('write', 'box', '/srv/put'), { code: 0, stdout: '', stderr: '' });
   assert.equal((await run('read', 'box', '/srv/put')).stdout, 'input');
   assert.equal((await run('list', 'box', '/srv')).stdout, 'put\n');
   assert.equal((await run('exec', 'box', 'rm', '/srv/put')).code, 0);
+  const port = (await run('publish', 'box', '0:8080')).stdout.trim();
+  const serving = run('exec', 'box', 'sh', '-c', 'printf page | /run/virtiofs-kit/busybox nc -l -p 8080');
+  let page = '';
+  while (page !== 'page') {
+    const socket = connect(Number(port), '127.0.0.1').on('error', () => {});
+    page = await text(socket).catch(() => '');
+  }
+  assert.equal((await serving).code, 0);
+  assert.match((await run('publish', 'other', `${port}:8080`)).stderr, /publish \d+:8080: .*EADDRINUSE/);
   const none = await run('read', 'box', '/srv/put');
   assert.equal(none.code, 2);
   assert.match(none.stderr, /ENOENT/);
@@ -564,5 +584,25 @@ it('a detached sandbox runs on, and is used, forked, told of and ended by its na
   assert.equal((await run('rm', 'box', 'box-1')).code, 0);
   assert.deepEqual(await watched, [0, null]);
   assert.match(told.join(''), /^(changed \/etc\/own\n)+$/);
+  // A process that is killed leaves nothing behind.
+  const machines = childrenOf(holders[0]!);
+  const holding = run('exec', 'other', 'sleep', '1000');
+  await until(() => readdirSync(places).includes('other.sock'), 'the other one');
+  process.kill(holders[0]!, 'SIGKILL');
+  assert.match((await holding).stderr, /other: .*|the sandbox has ended/);
+  await until(() => !machines.some((pid) => isThere(pid)), 'the end of its machines');
   assert.equal((await run('ps')).stdout, '');
+  assert.deepEqual(
+    readdirSync(places, { recursive: true }).filter((name) => name !== 'processes'),
+    [],
+  );
 });
+
+/** The processes that have a lock in a folder, by their ids. */
+function holdersBelow(folder: string): number[] {
+  const inodes = readdirSync(folder)
+    .filter((name) => name.endsWith('.lock'))
+    .map((name) => statSync(join(folder, name)).ino);
+  const locks = readFileSync('/proc/locks', 'latin1').matchAll(/FLOCK .* (\d+) [0-9a-f:]+:(\d+) /g);
+  return Array.from(locks).flatMap(([, pid, inode]) => (inodes.includes(Number(inode)) ? Number(pid) : []));
+}

@@ -3,9 +3,10 @@ import type { Command } from 'commander';
 import { UsageError } from '../../backend/index.js';
 import type { Values } from '../flags.js';
 import { checkName, sandboxNames } from '../detached-sandboxes/places.js';
+import { HOLD, holdSandboxes } from '../detached-sandboxes/start.js';
 import { visit } from '../detached-sandboxes/visit.js';
 import { stopSignal } from '../serving/signals.js';
-import { attended, placeAndTag, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
+import { attended, placeAndTag, portsOf, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
 
 /** Most forks that one command makes. */
 const MAX_FORKS = 100;
@@ -99,6 +100,15 @@ export function addSandboxCommands(sandbox: Command): void {
       process.exitCode = await visit(name, { command: 'list', path });
     });
   sandbox
+    .command('publish')
+    .description("have a port of this host's loopback device lead to one of a sandbox; prints it")
+    .argument('<NAME>')
+    .argument('<PORT[:PORT]>', 'of this host, where 0 is any that is free, and of the sandbox')
+    .action(async (name: string, ports: string) => {
+      if (!/^\d{1,5}(:\d{1,5})?$/.test(ports)) throw new UsageError(`${ports}: must be PORT or PORT:PORT`);
+      process.exitCode = await visit(name, { command: 'publish', ...portsOf(ports) });
+    });
+  sandbox
     .command('export')
     .description('write what was changed as a layer of a container image')
     .argument('<NAME>')
@@ -122,6 +132,8 @@ export function addSandboxCommands(sandbox: Command): void {
     .action(async (names: readonly string[]) => {
       for (const name of names) process.exitCode = await visit(name, { command: 'rm' });
     });
+  // What `run --detach` starts.
+  sandbox.command(HOLD, { hidden: true }).argument('<KEY>').action(holdSandboxes);
 }
 
 function gather(value: string, before: readonly string[]): string[] {

@@ -32,6 +32,12 @@ export function placeAndTag(text: string): [place: string, tag: string | undefin
   return [place, tag];
 }
 
+/** Reads `PORT` or `HOST_PORT:PORT`. */
+export function portsOf(text: string): { port: number; hostPort: number } {
+  const [hostPort = 0, port = hostPort] = text.split(':').map(Number);
+  return { port, hostPort };
+}
+
 /** A command that this process stands for. */
 export interface Attended {
   kill(signal: NodeJS.Signals): Promise<unknown>;

@@ -3,17 +3,20 @@ import type { Command } from 'commander';
 import * as z from 'zod';
 import { UsageError } from '../../backend/index.js';
 import { check, createLogger, describeOptions } from '../../plugins/index.js';
-import { Sandbox, type SandboxMount } from '../../sandbox/index.js';
+import type { LogConfig } from '../../plugins/options/config-schema.js';
+import { referenceOf } from '../../sandbox/image/registry/reference.js';
+import { Sandbox } from '../../sandbox/index.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';
-import { holdUntil, startHolder } from '../detached-sandboxes/start.js';
-import { isInBackground } from '../serving/background.js';
+import { publishPort } from '../detached-sandboxes/holder.js';
 import { checkName } from '../detached-sandboxes/places.js';
+import { HOLD, startDetached } from '../detached-sandboxes/start.js';
+import type { StartOptions } from '../detached-sandboxes/start-options.js';
 import { show } from '../detached-sandboxes/visit.js';
 import { Stopped, stopSignal } from '../serving/signals.js';
 import { guestSchema, TIMED_OUT } from './guest.js';
 import { addSandboxCommands } from './sandbox-commands.js';
-import { attended, placeAndTag, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
+import { attended, placeAndTag, portsOf, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
 
 function absolutePaths(what: string) {
   return z
@@ -130,7 +133,9 @@ function unitOf(text: string): string {
 const FLAGS = describeOptions(sandboxSchema);
 
 /** Commands for sandboxes that run on, as the first word after `sandbox`. */
-const OTHERS = new Set('run ps exec fork diff merge watch read write list export commit rm'.split(' '));
+const OTHERS = new Set(
+  'run ps exec fork diff merge watch read write list publish export commit rm'.split(' ').concat(HOLD),
+);
 
 /**
  * `sandbox`: runs a command in a throw-away guest that has this host's file system, and changes
@@ -156,35 +161,24 @@ function addRun(command: Command): void {
     .optionsGroup('Sandbox:')
     .option('-t, --tty', 'give the command a terminal; default: only a shell has one')
     .option('-d, --detach', 'leave it running without a command, until sandbox rm; needs a name')
-    .option('--name <NAME>', 'its name for sandbox exec and the like');
+    .option('--name <NAME>', 'its name for sandbox exec and the like')
+    .option('--isolate', 'with --detach: in a process of its own, not in that of the others');
   for (const option of FLAGS) addFlag(command, option);
   addLogOptions(command, 'error');
   command.addHelpText('after', EXAMPLES).action(runSandbox);
 }
 
 async function runSandbox(words: readonly string[], values: Values): Promise<void> {
-  const {
-    share,
-    mount,
-    env,
-    redirect,
-    allow,
-    allowInternal,
-    header,
-    publish,
-    keepDiff,
-    commit,
-    cwd,
-    console,
-    ...rest
-  } = check(
+  const { keepDiff, commit, ...given } = check(
     sandboxSchema,
     givenOptions(FLAGS, values),
     '',
     ([name]) => `--${FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`,
   );
   const detached = detachedName(words, values, [keepDiff, commit]);
-  if (detached !== undefined && !isInBackground()) return startHolder(detached);
+  const options = startOptionsOf(given, logConfigOf(values, { level: 'error' }));
+  if (detached !== undefined) return startDetached(detached, options, values['isolate'] === true);
+  const { publish, console: hasConsole, log, ...rest } = options;
   const { stdin, stdout, stderr } = process;
   const hasTerminal = wantsTerminal(words, values);
   const stop = stopSignal();
@@ -197,21 +191,11 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
     stop.addEventListener('abort', abort, { once: true });
     await using box = await Sandbox.start({
       ...rest,
-      hideSecrets: rest.image === undefined && rest.hideSecrets,
-      mounts: Object.fromEntries([...share.map(sharedDirectory), ...mount.map(mountedBackend)]),
-      redirect: Object.fromEntries(redirect.map((text) => text.split(/:(.*)/s).slice(0, 2))),
-      network:
-        allow.length + header.length === 0
-          ? undefined
-          : { allow, internal: allowInternal, headers: secretsOf(header) },
-      env: Object.fromEntries(env.flatMap(variable)),
-      cwd: cwd ?? ((rest.image ?? rest.root) === undefined ? process.cwd() : undefined),
-      console: console ? stderr : undefined,
+      console: hasConsole ? stderr : undefined,
       signal: AbortSignal.any([booting.signal, gone.signal]),
-      log: createLogger(logConfigOf(values, { level: 'error' })),
+      log: createLogger(log),
     });
-    for (const ports of publish) await publishPorts(box, ports);
-    if (detached !== undefined) return await holdUntil(stop, detached, box);
+    for (const { port, hostPort } of publish) await publishPort(box, port, hostPort);
     stop.removeEventListener('abort', abort);
     const wanted = box.command(words.length === 0 ? undefined : words);
     const command = await box.spawn(wanted.length === 0 ? ['sh'] : wanted, {
@@ -241,14 +225,42 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
   }
 }
 
-/** Carries out `--publish`. @throws UsageError for a port that is none, or is in use. */
-async function publishPorts(box: Sandbox, ports: string): Promise<void> {
-  const [hostPort = 0, port = hostPort] = ports.split(':').map(Number);
-  try {
-    await box.publish(port, hostPort);
-  } catch (error) {
-    throw new UsageError(`--publish ${ports}: ${(error as Error).message}`, { cause: error });
-  }
+/** What a command line asks for. @throws UsageError for what cannot be. */
+function startOptionsOf(
+  {
+    share,
+    mount,
+    env,
+    redirect,
+    allow,
+    allowInternal,
+    header,
+    publish,
+    cwd,
+    root,
+    image,
+    kernel,
+    qemu,
+    ...rest
+  }: Omit<z.output<typeof sandboxSchema>, 'keepDiff' | 'commit'>,
+  log: LogConfig,
+): StartOptions {
+  const hasNetwork = allow.length + header.length > 0;
+  return {
+    ...rest,
+    root: root === undefined ? undefined : resolve(root),
+    image: image === undefined || referenceOf(image) !== undefined ? image : resolve(image),
+    kernel: kernel === undefined ? undefined : resolve(kernel),
+    qemu: qemu?.includes('/') === true ? resolve(qemu) : qemu,
+    hideSecrets: image === undefined && rest.hideSecrets,
+    mounts: Object.fromEntries([...share.map(sharedDirectory), ...mount.map(mountedBackend)]),
+    redirect: Object.fromEntries(redirect.map((text) => text.split(/:(.*)/s).slice(0, 2))),
+    network: hasNetwork ? { allow, internal: allowInternal, headers: secretsOf(header) } : undefined,
+    env: Object.fromEntries(env.flatMap(variable)),
+    cwd: cwd ?? ((image ?? root) === undefined ? process.cwd() : undefined),
+    publish: publish.map(portsOf),
+    log,
+  };
 }
 
 /** Reads `--header`. @throws UsageError for a variable that is not set. */
@@ -266,11 +278,13 @@ function secretsOf(texts: readonly string[]): Record<string, Record<string, stri
 /** @throws UsageError for what a sandbox that runs on cannot have. */
 function detachedName(
   words: readonly string[],
-  { detach, name, tty }: Values,
+  { detach, name, tty, isolate }: Values,
   atEnd: readonly (string | undefined)[],
 ): string | undefined {
   if (detach !== true) {
     if (name !== undefined) throw new UsageError('--name: only with --detach');
+    if (isolate === true)
+      throw new UsageError('--isolate: only with --detach: this one has a process already');
     return undefined;
   }
   if (typeof name !== 'string') throw new UsageError('--detach: needs --name NAME');
@@ -285,8 +299,10 @@ async function copied(from: NodeJS.ReadableStream, to: NodeJS.WriteStream): Prom
   for await (const part of from as AsyncIterable<Buffer>) await show(to, part);
 }
 
+type StartMount = StartOptions['mounts'][string];
+
 /** Reads the value of `--share`. */
-function sharedDirectory(text: string): [string, SandboxMount] {
+function sharedDirectory(text: string): [string, StartMount] {
   const readOnly = text.endsWith(':ro');
   const source = resolve(readOnly ? text.slice(0, -':ro'.length) : text);
   if (source === '/') throw new UsageError(`--share ${text}: must be a directory, and not /`);
@@ -294,7 +310,7 @@ function sharedDirectory(text: string): [string, SandboxMount] {
 }
 
 /** Reads the value of `--mount`. */
-function mountedBackend(text: string): [string, SandboxMount] {
+function mountedBackend(text: string): [string, StartMount] {
   const at = text.indexOf('=');
   let source: unknown;
   try {
@@ -320,8 +336,8 @@ memory and thrown away. It has no network but what --allow names. Its exit code 
 command, the second one ends it. Needs QEMU and the like: see virtiofs-kit guest --help.
 
 Of sandboxes that run on: virtiofs-kit sandbox ps | exec NAME COMMAND | fork NAME [COUNT] | diff NAME | merge NAME FORK |
-watch NAME [PATH] | read NAME PATH | write NAME PATH | list NAME [PATH] | export NAME FILE | commit NAME DIR[:TAG] |
-rm NAME… A program of such a name comes after --.
+watch NAME [PATH] | read NAME PATH | write NAME PATH | list NAME [PATH] | publish NAME PORT[:PORT] | export NAME FILE |
+commit NAME DIR[:TAG] | rm NAME… A program of such a name comes after --.
 
 --accelerator uml starts in a second or two without KVM: for your own code, not for code that you don't trust, since
 User-Mode Linux is a process of this host like any other.

@@ -1,11 +1,13 @@
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import * as z from 'zod';
+import { startSchema } from './start-options.js';
 
 /*
- * What goes between a command line and the process of a sandbox, over a Unix socket: frames of a
- * kind (one byte), a length (four bytes, the highest first) and so many bytes. The command line
- * sends a request; the other side answers by output, and at the end by a result or an error.
+ * What goes between a command line and the process that holds sandboxes, over a Unix socket of that
+ * process or of one sandbox: frames of a kind (one byte), a length (four bytes, the highest first)
+ * and so many bytes. The command line sends a request; the other side answers by output, and at the
+ * end by a result or an error.
  */
 
 export const FrameKind = {
@@ -40,6 +42,7 @@ export const requestSchema = z.discriminatedUnion('command', [
   z.strictObject({ command: z.literal('kill'), id: z.number().int(), signal: z.string() }),
   z.strictObject({ command: z.literal('resize'), id: z.number().int(), ...size }),
   z.strictObject({ command: z.literal('fork'), names: z.array(z.string()).min(1) }),
+  z.strictObject({ command: z.literal('publish'), port: z.number(), hostPort: z.number() }),
   z.strictObject({ command: z.literal('diff') }),
   z.strictObject({ command: z.literal('merge'), fork: z.string() }),
   z.strictObject({ command: z.literal('watch'), path: z.string() }),
@@ -52,6 +55,9 @@ export const requestSchema = z.discriminatedUnion('command', [
 ]);
 
 export type Request = z.output<typeof requestSchema>;
+
+/** What the process itself is asked for. */
+export const startRequestSchema = z.strictObject({ name: z.string(), options: startSchema });
 
 /** Sends a frame. Waits while the other side has much to read already. */
 export async function send(socket: Socket, kind: number, payload: string | Uint8Array = ''): Promise<void> {

@@ -1,57 +1,150 @@
 import { once } from 'node:events';
-import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { PassThrough, type Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { nameBytes, UsageError } from '../../backend/index.js';
-import type { Sandbox, SandboxCommand } from '../../sandbox/index.js';
-import { FrameKind, frames, type Request, requestSchema, send } from './frames.js';
-import { connectTo, leave, socketOf } from './places.js';
+import { createLogger } from '../../plugins/logger.js';
+import { Sandbox, type SandboxCommand } from '../../sandbox/index.js';
+import { FrameKind, frames, type Request, requestSchema, send, startRequestSchema } from './frames.js';
+import { connectTo, sandboxPlace, TakenPlace } from './places.js';
+import { consoleOf, namedLog } from './records.js';
+import type { StartOptions } from './start-options.js';
 import { show } from './visit.js';
 
 /** Most bytes of a file that is read or written as a whole. */
 const MOST_FILE_BYTES = 256 << 20;
 const PIECE_BYTES = 1 << 20;
 
+/** How often, and how far apart, a name is tried that a killed process may have left. */
+const CLAIM_TRIES = 20;
+const CLAIM_MS = 50;
+
+/** How long a process waits for the first sandbox, whose command line may be gone. */
+const FIRST_MS = 30_000;
+
 /** A sandbox that others use by its name. */
 interface Held {
   readonly box: Sandbox;
   readonly server: Server;
+  readonly place: TakenPlace;
 }
 
-/** Holds sandboxes for command lines that come and go, until each has been removed. */
+/** Holds the sandboxes of many command lines, which come and go, until each has been removed. */
 export class SandboxHolder {
   readonly #held = new Map<string, Held>();
   readonly #commands = new Map<number, SandboxCommand>();
+  readonly #server = createServer((socket) => void this.#take(socket));
+  /** Sandboxes that are being started. */
+  #starting = 0;
+  #isClosed = false;
   #count = 0;
   #resolveEmpty = (): void => {};
-  /** Resolves when there is no sandbox any more. */
+  /** Resolves when there is no sandbox any more. No other is started then. */
   readonly empty = new Promise<void>((resolve) => {
     this.#resolveEmpty = resolve;
   });
 
-  /** Has a sandbox used by a name. @throws UsageError if another one has it. */
-  async hold(name: string, box: Sandbox): Promise<void> {
-    const other = await connectTo(name);
-    other?.destroy();
-    if (other !== undefined) throw new UsageError(`${name}: there is a sandbox of that name`);
-    const path = socketOf(name);
-    rmSync(path, { force: true });
-    const server = createServer((socket) => void this.#serve(box, socket));
-    await once(server.listen(path), 'listening');
-    this.#held.set(name, { box, server });
-    void box.ended.then(() => this.#forget(name));
+  /** Takes sandboxes to start, at a socket. */
+  async listen(path: string): Promise<void> {
+    await once(this.#server.listen(path), 'listening');
+    setTimeout(() => this.#endIfEmpty(), FIRST_MS).unref();
   }
 
   /** Ends all sandboxes. */
   async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#server.close();
     await Promise.all([...this.#held.values()].map(({ box }) => box.stop()));
   }
 
+  #endIfEmpty(): void {
+    if (this.#held.size + this.#starting > 0) return;
+    this.#isClosed = true;
+    this.#server.close();
+    this.#resolveEmpty();
+  }
+
+  /** Starts a sandbox for whoever has connected. */
+  async #take(socket: Socket): Promise<void> {
+    socket.on('error', () => socket.destroy());
+    let isTaken = false;
+    try {
+      const first = await frames(socket).next();
+      // Whoever gets no answer at all asks another process.
+      if (first.done === true || this.#isClosed) return;
+      const { name, options } = startRequestSchema.parse(JSON.parse(first.value.payload.toString()));
+      this.#starting += 1;
+      isTaken = true;
+      await send(socket, FrameKind.STARTED, '0');
+      await this.#start(name, options, socket);
+      await send(socket, FrameKind.RESULT, '0');
+    } catch (error) {
+      await send(socket, FrameKind.ERROR, error instanceof Error ? error.message : String(error));
+    } finally {
+      if (isTaken) this.#starting -= 1;
+      this.#endIfEmpty();
+      socket.end();
+    }
+  }
+
+  async #start(name: string, options: StartOptions, socket: Socket): Promise<void> {
+    const place = await claim(name);
+    // Nobody waits for it any more.
+    const gone = new AbortController();
+    const abort = (): void => gone.abort(new Error('the command line has gone'));
+    socket.once('close', abort);
+    try {
+      const { publish, console: hasConsole, log: config, ...rest } = options;
+      const log = namedLog(createLogger(config), name);
+      const box = await Sandbox.start({
+        ...rest,
+        console: hasConsole ? consoleOf(process.stderr) : undefined,
+        signal: gone.signal,
+        log,
+      });
+      try {
+        for (const { port, hostPort } of publish) await publishPort(box, port, hostPort);
+        await this.#hold(name, place, box);
+      } catch (error) {
+        await box.stop();
+        throw error;
+      }
+    } catch (error) {
+      place.leave();
+      throw error;
+    } finally {
+      socket.off('close', abort);
+    }
+  }
+
+  /** Has a sandbox used by a name. */
+  async #hold(name: string, place: TakenPlace, box: Sandbox): Promise<void> {
+    const server = createServer((socket) => void this.#serve(box, socket));
+    await once(server.listen(place.socket), 'listening');
+    this.#held.set(name, { box, server, place });
+    void box.ended.then(() => this.#forget(name));
+  }
+
   #forget(name: string): void {
-    this.#held.get(name)?.server.close();
+    const held = this.#held.get(name);
+    held?.server.close();
+    held?.place.leave();
     this.#held.delete(name);
-    leave(name);
-    if (this.#held.size === 0) this.#resolveEmpty();
+    this.#endIfEmpty();
+  }
+
+  async #fork(box: Sandbox, names: readonly string[]): Promise<void> {
+    const places: TakenPlace[] = [];
+    const forks: Sandbox[] = [];
+    try {
+      for (const name of names) places.push(await claim(name));
+      forks.push(...(await box.fork(names.length)));
+      for (const name of names) await this.#hold(name, places.shift()!, forks.shift()!);
+    } catch (error) {
+      await Promise.all(forks.map((fork) => fork.stop()));
+      for (const place of places) place.leave();
+      throw error;
+    }
   }
 
   async #serve(box: Sandbox, socket: Socket): Promise<void> {
@@ -85,14 +178,12 @@ export class SandboxHolder {
       case 'resize':
         this.#commands.get(request.id)?.resize(request);
         return 0;
-      case 'fork': {
-        const forks = await box.fork(request.names.length);
-        try {
-          for (const [index, fork] of forks.entries()) await this.hold(request.names[index]!, fork);
-        } catch (error) {
-          await Promise.all(forks.map((fork) => fork.stop()));
-          throw error;
-        }
+      case 'fork':
+        await this.#fork(box, request.names);
+        return 0;
+      case 'publish': {
+        const port = await publishPort(box, request.port, request.hostPort);
+        await send(socket, FrameKind.STDOUT, `${port}\n`);
         return 0;
       }
       case 'diff':
@@ -168,6 +259,30 @@ export class SandboxHolder {
       this.#commands.delete(id);
       stdin.destroy();
     }
+  }
+}
+
+/** Takes a name. @throws UsageError if another sandbox has it. */
+async function claim(name: string): Promise<TakenPlace> {
+  const place = sandboxPlace(name);
+  for (let tries = 0; tries < CLAIM_TRIES; tries++) {
+    const taken = TakenPlace.take(place);
+    if (taken !== undefined) return taken;
+    const other = await connectTo(place);
+    other?.destroy();
+    if (other !== undefined) break;
+    // It is being started, or swept.
+    await sleep(CLAIM_MS);
+  }
+  throw new UsageError(`${name}: there is a sandbox of that name`);
+}
+
+/** @returns the port of this host. @throws UsageError for one that is none, or is in use. */
+export async function publishPort(box: Sandbox, port: number, hostPort: number): Promise<number> {
+  try {
+    return await box.publish(port, hostPort);
+  } catch (error) {
+    throw new UsageError(`publish ${hostPort}:${port}: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -1,13 +1,18 @@
-import { closeSync, lstatSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, fstatSync, lstatSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { UsageError } from '../../backend/index.js';
+import type { Fd } from '../../system/index.js';
+import { lockExclusively } from '../../system/calls/files.js';
 
-const SUFFIX = '.sock';
+const SOCKET = '.sock';
+const LOCK = '.lock';
+const LOG = '.log';
 
 /**
- * The folder in which each sandbox that runs on has its socket and its log: of this user alone.
+ * The folder in which each sandbox that runs on has its socket, and each process that holds some:
+ * of this user alone.
  * @throws UsageError if it is somebody else's.
  */
 function placesFolder(): string {
@@ -26,42 +31,84 @@ export function checkName(name: string): string {
   throw new UsageError(`${name}: no name of a sandbox: 40 letters, digits, . - _ at most`);
 }
 
-/** Where a sandbox listens. */
-export function socketOf(name: string): string {
-  return join(placesFolder(), checkName(name) + SUFFIX);
+/** Where a sandbox has its files, less their suffix. */
+export function sandboxPlace(name: string): string {
+  return join(placesFolder(), checkName(name));
 }
 
-/** Opens the file into which the process of a sandbox writes what went wrong. */
-export function openLog(name: string): { fd: number; close(): void } {
-  const path = join(placesFolder(), `${checkName(name)}.log`);
-  const fd = openSync(path, 'w+', 0o600);
-  return { fd, close: () => closeSync(fd) };
+/** Where a process that holds sandboxes has its files, less their suffix. */
+export function holderPlace(key: string): string {
+  const folder = join(placesFolder(), 'processes');
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  return join(folder, key);
 }
 
-/** Connects to a sandbox. @returns undefined if there is none of that name. */
-export function connectTo(name: string): Promise<Socket | undefined> {
+/** The log of the process that holds sandboxes. */
+export function logOf(place: string): string {
+  return place + LOG;
+}
+
+/**
+ * A place that is taken, by a lock that the kernel releases with the process. What a killed one has
+ * left there is whoever's that takes it next.
+ */
+export class TakenPlace {
+  readonly socket: string;
+  readonly #path: string;
+  readonly #fd: number;
+
+  private constructor(path: string, fd: number) {
+    this.#path = path;
+    this.#fd = fd;
+    this.socket = path + SOCKET;
+  }
+
+  /** @returns undefined if another one has it, in this process or elsewhere. */
+  static take(path: string): TakenPlace | undefined {
+    for (;;) {
+      const fd = openSync(path + LOCK, 'a', 0o600);
+      if (lockExclusively(fd as Fd) !== 0) {
+        closeSync(fd);
+        return undefined;
+      }
+      // Who had it may have removed the file since it was opened.
+      if (statSync(path + LOCK, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino) {
+        rmSync(path + SOCKET, { force: true });
+        return new TakenPlace(path, fd);
+      }
+      closeSync(fd);
+    }
+  }
+
+  /** Removes what is there, and lets others have it. */
+  leave(): void {
+    for (const suffix of [SOCKET, LOG, LOCK]) rmSync(this.#path + suffix, { force: true });
+    closeSync(this.#fd);
+  }
+}
+
+/** Connects to what listens at a place. @returns undefined if nothing does. */
+export function connectTo(place: string): Promise<Socket | undefined> {
   return new Promise((resolve) => {
-    const socket = connect(socketOf(name));
+    const socket = connect(place + SOCKET);
     socket.once('connect', () => resolve(socket)).once('error', () => resolve(undefined));
   });
 }
 
-/** The names of all sandboxes that run. What killed ones have left is removed. */
+/** The names of all sandboxes that run. What killed processes have left is removed. */
 export async function sandboxNames(): Promise<string[]> {
+  for (const place of placesIn(holderPlace('.'))) TakenPlace.take(place)?.leave();
   const names: string[] = [];
-  for (const file of readdirSync(placesFolder())) {
-    if (!file.endsWith(SUFFIX)) continue;
-    const name = file.slice(0, -SUFFIX.length);
-    const socket = await connectTo(name);
+  for (const place of placesIn(placesFolder())) {
+    const socket = await connectTo(place);
     socket?.destroy();
-    if (socket === undefined) leave(name);
-    else names.push(name);
+    if (socket !== undefined) names.push(basename(place));
+    else TakenPlace.take(place)?.leave();
   }
   return names.sort();
 }
 
-/** Removes what a sandbox has in the folder. */
-export function leave(name: string): void {
-  rmSync(socketOf(name), { force: true });
-  rmSync(join(placesFolder(), `${name}.log`), { force: true });
+function placesIn(folder: string): string[] {
+  const locks = readdirSync(folder).filter((file) => file.endsWith(LOCK));
+  return locks.map((file) => join(folder, file.slice(0, -LOCK.length)));
 }

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { UsageError } from '../../backend/index.js';
 import { FrameKind, frames, type Request, send } from './frames.js';
-import { connectTo, sandboxNames } from './places.js';
+import { connectTo, sandboxNames, sandboxPlace } from './places.js';
 
 /** What a request is told of the command that it has started. */
 export interface Visit {
@@ -17,19 +17,36 @@ export interface Visit {
  * @returns the exit code.
  * @throws UsageError if there is no such sandbox, or the request is refused.
  */
-export async function visit(
-  name: string,
-  request: Request,
-  { stdin, onStarted }: Visit = {},
-): Promise<number> {
-  const socket = await connectTo(name);
+export async function visit(name: string, request: Request, wishes: Visit = {}): Promise<number> {
+  const socket = await connectTo(sandboxPlace(name));
   if (socket === undefined) {
     const names = (await sandboxNames()).join(', ');
     throw new UsageError(`${name}: no such sandbox; ${names === '' ? 'none runs' : `there are ${names}`}`);
   }
+  const exitCode = await converse(socket, request, wishes);
+  if (exitCode === undefined) throw new UsageError(ENDED);
+  return exitCode;
+}
+
+const ENDED = 'the sandbox has ended';
+
+/**
+ * Sends a request, and passes on what comes back.
+ * @returns the exit code; undefined if there is no answer at all.
+ * @throws UsageError if the request is refused, or the answer breaks off.
+ */
+export async function converse(
+  socket: Socket,
+  request: object,
+  { stdin, onStarted }: Visit = {},
+): Promise<number | undefined> {
+  let isAnswered = false;
+  // What the other side has sent before it ended is read.
+  socket.on('error', () => {});
   try {
     await send(socket, FrameKind.REQUEST, JSON.stringify(request));
     for await (const { kind, payload } of frames(socket)) {
+      isAnswered = true;
       if (kind === FrameKind.STARTED) {
         onStarted?.(Number(payload));
         if (stdin !== undefined) void feed(stdin, socket);
@@ -38,10 +55,14 @@ export async function visit(
       else if (kind === FrameKind.RESULT) return Number(payload);
       else if (kind === FrameKind.ERROR) throw new UsageError(payload.toString());
     }
-    throw new UsageError(`${name}: the sandbox has ended`);
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    // The connection has broken.
   } finally {
     socket.destroy();
   }
+  if (isAnswered) throw new UsageError(ENDED);
+  return undefined;
 }
 
 async function feed(stdin: NodeJS.ReadStream, socket: Socket): Promise<void> {

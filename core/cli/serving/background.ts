@@ -13,17 +13,29 @@ export function isInBackground(): boolean {
   return process.env[READY_FD] !== undefined;
 }
 
+/** What this program is started with, in the background. */
+export interface BackgroundStart {
+  /** Default: the words of this process. */
+  readonly words?: readonly string[];
+  /** Default: this process's directory. */
+  readonly cwd?: string | undefined;
+}
+
 /**
  * Starts this program again, in the background, and returns when it has told that it is ready.
  * @param log descriptor of a file, opened for appending and reading, for what the process says
  * @throws UsageError with what it said, if it ends before.
  */
-export async function goOnInBackground(log: number): Promise<void> {
+export async function goOnInBackground(
+  log: number,
+  { words = process.argv.slice(2), cwd }: BackgroundStart = {},
+): Promise<void> {
   const before = fstatSync(log).size;
-  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+  const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...words], {
     stdio: ['ignore', log, log, 'pipe'],
     env: { ...process.env, [READY_FD]: '3' },
     detached: true,
+    cwd,
   });
   const ready = child.stdio[3]!;
   const isReady = await Promise.race([
