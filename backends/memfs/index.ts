@@ -34,14 +34,19 @@ export default definePlugin({
       ...(save === undefined ? [] : [{ path: dirname(resolve(save)), write: true }]),
     ],
   }),
-  async create({ from, save, base, name, ...limits }, { log, continues }) {
+  async create({ from, save, base, name, mode, uid, gid, ...limits }, { log, continues }) {
     if (from !== undefined && base !== undefined) {
       throw new UsageError('backend memfs: from and base: give one of them');
     }
     const volume = base === undefined ? new MemfsVolume(limits) : baseNamed(base).fork(limits);
     const { backend } = volume;
     try {
-      if (from !== undefined && continues !== true) await volume.load(from, log);
+      if (continues !== true) {
+        if (from !== undefined) await volume.load(from, log);
+        const root = volume.statSync('/');
+        if (uid !== undefined || gid !== undefined) volume.chownSync('/', uid ?? root.uid, gid ?? root.gid);
+        if (mode !== undefined) volume.chmodSync('/', mode);
+      }
       if (name !== undefined) register(name, volume);
     } catch (error) {
       volume.discard();

@@ -22,6 +22,8 @@ export const sizeOption = z
     error: 'at least one page of 4096 bytes',
   });
 
+const owner = z.number().int().min(0).max(0xffff_fffe).optional();
+
 /** Options of a memfs export. */
 export const options = z.strictObject({
   size: sizeOption
@@ -35,6 +37,21 @@ export const options = z.strictObject({
     .default(defaultInodes)
     .describe('most files and directories; default what half of the JavaScript heap holds')
     .meta({ placeholder: 'COUNT' }),
+  mode: z
+    .union([
+      z.number().int().min(0).max(0o7777),
+      z.string().regex(/^[0-7]{1,4}$/, 'must be octal, such as 0755'),
+    ])
+    .transform((value) => (typeof value === 'number' ? value : Number.parseInt(value, 8)))
+    .optional()
+    .describe('permissions of the root directory; default 0755, or what `from` or `base` has')
+    .meta({ placeholder: 'MODE' }),
+  uid: owner
+    .describe('owner of the root directory; default 0, or what `from` or `base` has')
+    .meta({ placeholder: 'UID' }),
+  gid: owner
+    .describe('group of the root directory; default 0, or what `from` or `base` has')
+    .meta({ placeholder: 'GID' }),
   from: z
     .string()
     .optional()

@@ -32,7 +32,8 @@ describe('a directory of a WebDAV server', () => {
     await using server = await webdavServer();
     const create = (): Backend => fromWebdav(server.url) as Backend;
     const only = (name: string): boolean => isWhole || !LONG_LISTINGS.test(name);
-    const { results, passed } = await checkBackend({ create, log: keepingLog(), only });
+    // Apache and this process share the processors with other tests.
+    const { results, passed } = await checkBackend({ create, log: keepingLog(), only, timeoutMs: 600_000 });
     assert.deepEqual(
       results
         .filter(({ name, outcome }) => outcome === 'failed' && name !== MAY_FAIL)
