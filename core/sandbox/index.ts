@@ -9,7 +9,7 @@
  *   JSON, `digest.ts` digests, `compression.ts` what layers are packed by; `image.ts` reads them,
  *   `commit.ts` writes them. `registry/`: those of registries. `reference.ts` is how they are
  *   named, `client.ts` the HTTP, with the credentials of `credentials.ts`; `registry-store.ts`
- *   reads an image by it, and `blob-cache.ts` keeps what was read.
+ *   reads an image by it, `blob-cache.ts` keeps what was read, and `push.ts` writes one.
  * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start
  *   commands.
  * - `control-share.ts`, `pipes.ts`: how host and guest talk, which is a file system, too.

@@ -26,6 +26,7 @@ import { SandboxCommand } from './command.js';
 import { ControlShare, Folder, Source } from './control-share.js';
 import { commitImage } from './image/commit.js';
 import { Image } from './image/image.js';
+import { referenceOf, SCHEME } from './image/registry/reference.js';
 import type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 import { merge } from './merge.js';
 import { LISTEN_LINE, NETWORK, NetworkProxy, PROXY_VARIABLES } from './network/proxy.js';
@@ -469,17 +470,23 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Writes an image in the OCI layout: what {@link diff} shows as a layer upon those of the image
-   * that the sandbox began with, or as the only one.
-   * @param directory which is made if need be; other images stay in it.
-   * @param tag of the image.
-   * @throws UsageError for a tag that is none, or a directory that is no layout.
+   * Writes an image: what {@link diff} shows as a layer upon those of the image that the sandbox
+   * began with, or as the only one.
+   * @param target a directory in the OCI layout, which is made if need be, and in which other
+   * images stay; or `docker://[HOST/]NAME[:TAG]`, an image of a registry.
+   * @param tag of the image in a directory. Default: `latest`.
+   * @throws UsageError for a tag that is none, a directory that is no layout, or with what the
+   * registry says.
    */
-  async commit(directory: string, tag = 'latest'): Promise<void> {
+  async commit(target: string, tag?: string): Promise<void> {
+    const reference = target.startsWith(SCHEME) ? referenceOf(target) : undefined;
+    if (reference !== undefined && tag !== undefined)
+      throw new UsageError(`${target}: the tag ${tag} belongs into the name`);
     await this.#sync();
-    await commitImage(directory, tag, this.#base.image, (sink) =>
-      writeLayer(this.#overlay, this.#overlay.union, sink),
-    );
+    const write = (sink: Writable): Promise<void> => writeLayer(this.#overlay, this.#overlay.union, sink);
+    if (reference === undefined) return commitImage(target, tag ?? 'latest', this.#base.image, write);
+    const { pushImage } = await import('./image/registry/push.js');
+    await pushImage(reference, this.#base.image, write);
   }
 
   /**

@@ -175,9 +175,24 @@ it(
       'root',
       '--cwd',
       '/',
+      '--commit',
+      `docker://${server.host}/some/app:2`,
       '--',
-      'id -u; ls; exit 5',
+      'id -u; ls; touch /made; exit 5',
     );
     assert.equal(stdout, '0\nbin\ndev\netc\nhome\nproc\nrun\nsys\ntmp\n');
+    const pushed = run('skopeo', 'inspect', '--tls-verify=false', `docker://${server.host}/some/app:2`);
+    assert.equal((JSON.parse(pushed) as { Layers: string[] }).Layers.length, 2);
+    const unpacked = join(folder, 'pushed');
+    run(
+      'skopeo',
+      'copy',
+      '-q',
+      '--src-tls-verify=false',
+      `docker://${server.host}/some/app:2`,
+      `oci:${unpacked}:2`,
+    );
+    run('umoci', 'unpack', '--image', `${unpacked}:2`, join(folder, 'pushed-bundle'));
+    assert.ok(existsSync(join(folder, 'pushed-bundle/rootfs/made')));
   },
 );

@@ -3,7 +3,7 @@ import { createPrivateKey, randomUUID, sign, X509Certificate } from 'node:crypto
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -36,8 +36,16 @@ export interface Registry extends AsyncDisposable {
   push(from: string, to: string, ...words: string[]): Promise<unknown>;
 }
 
-/** Starts a registry. @param auth how it asks for credentials: lines of its configuration. */
-export async function registry(folder: string, auth: readonly string[] = []): Promise<Registry> {
+/**
+ * Starts a registry.
+ * @param auth how it asks for credentials: lines of its configuration.
+ * @param certificate by which it speaks HTTPS; default: HTTP.
+ */
+export async function registry(
+  folder: string,
+  auth: readonly string[] = [],
+  certificate?: Certificate,
+): Promise<Registry> {
   const storage = mkdtempSync(join(folder, 'registry-'));
   const port = await freePort();
   const host = `127.0.0.1:${port}`;
@@ -46,12 +54,14 @@ export async function registry(folder: string, auth: readonly string[] = []): Pr
     'version: 0.1',
     'log: {level: error, accesslog: {disabled: true}}',
     `storage: {filesystem: {rootdirectory: ${storage}}}`,
-    `http: {addr: ${host}}`,
+    certificate === undefined
+      ? `http: {addr: ${host}}`
+      : `http: {addr: ${host}, tls: {certificate: ${certificate.file}, key: ${certificate.key}}}`,
     ...auth,
   ];
   writeFileSync(file, lines.join('\n'));
   const server = spawn(PROGRAM, ['serve', file], { stdio: 'ignore' });
-  await answering(host, server);
+  await answering(port, server);
   return {
     host,
     storage,
@@ -143,14 +153,36 @@ async function scopeOf(request: IncomingMessage): Promise<string | undefined> {
   return request.headers.authorization === basic ? (searchParams.get('scope') ?? '') : undefined;
 }
 
-async function answering(host: string, server: ChildProcess): Promise<void> {
+/** Waits until something listens. */
+async function answering(port: number, server: ChildProcess): Promise<void> {
   for (;;) {
     if (server.exitCode !== null) throw new Error(`docker-registry ended with ${server.exitCode}`);
-    const isUp = await fetch(`http://${host}/v2/`).then(
+    const socket = connect(port, '127.0.0.1');
+    const isUp = await once(socket, 'connect').then(
       () => true,
       () => false,
     );
+    socket.destroy();
     if (isUp) return;
     await sleep(50);
   }
+}
+
+/** A certificate that nobody but itself answers for. */
+export interface Certificate {
+  readonly file: string;
+  readonly key: string;
+}
+
+/** Makes a certificate. @param names of the server, such as `IP:127.0.0.1`. */
+export function certificateFor(folder: string, names: string): Certificate {
+  const own = mkdtempSync(join(folder, 'certificate-'));
+  const [file, key] = [join(own, 'certificate.pem'), join(own, 'key.pem')];
+  const words = 'req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=registry';
+  execFileSync(
+    'openssl',
+    [...words.split(' '), '-addext', `subjectAltName=${names}`, '-keyout', key, '-out', file],
+    { stdio: 'ignore' },
+  );
+  return { file, key };
 }

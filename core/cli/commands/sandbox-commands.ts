@@ -118,12 +118,12 @@ export function addSandboxCommands(sandbox: Command): void {
     });
   sandbox
     .command('commit')
-    .description('write an image with the changes into an OCI layout')
+    .description('write an image with the changes into an OCI layout, or to a registry')
     .argument('<NAME>')
-    .argument('<DIR[:TAG]>')
+    .argument('<DIR[:TAG]>', 'or docker://HOST/NAME:TAG')
     .action(async (name: string, place: string) => {
       const [directory, tag] = placeAndTag(place);
-      process.exitCode = await visit(name, { command: 'commit', directory: resolve(directory), tag });
+      process.exitCode = await visit(name, { command: 'commit', directory, tag });
     });
   sandbox
     .command('rm')

@@ -1,4 +1,6 @@
+import { resolve } from 'node:path';
 import { UsageError } from '../../backend/index.js';
+import { SCHEME } from '../../sandbox/image/registry/reference.js';
 import type { TerminalSize } from '../../sandbox/index.js';
 import type { Values } from '../flags.js';
 import { aborted, Stopped } from '../serving/signals.js';
@@ -26,10 +28,11 @@ export function variable(text: string): [string, string][] {
   return value === undefined ? [] : [[text, value]];
 }
 
-/** Splits `DIR:TAG`. */
+/** Splits `DIR:TAG`, whose path becomes absolute; an image of a registry stays as it is. */
 export function placeAndTag(text: string): [place: string, tag: string | undefined] {
+  if (text.startsWith(SCHEME)) return [text, undefined];
   const [, place = text, tag] = /^(.+):([\w.-]+)$/.exec(text) ?? [];
-  return [place, tag];
+  return [resolve(place), tag];
 }
 
 /** Reads `PORT` or `HOST_PORT:PORT`. */

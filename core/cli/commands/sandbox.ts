@@ -122,7 +122,9 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .string()
     .min(1)
     .optional()
-    .describe('OCI layout to write an image into: that of --image, if any, with the changes')
+    .describe(
+      'OCI layout, or docker://HOST/NAME:TAG, to write an image to: that of --image, if any, with the changes',
+    )
     .meta({ placeholder: 'DIR[:TAG]' }),
 });
 

@@ -19,13 +19,13 @@ import { Digest, digestOf } from './digest.js';
 import { type ConfigDocument, type Descriptor, indexSchema, parse } from './documents.js';
 import { blobName, type Image, type ImageLayer } from './image.js';
 
-const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
-const CONFIG = 'application/vnd.oci.image.config.v1+json';
+export const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+export const CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 const REF_NAME = 'org.opencontainers.image.ref.name';
 
 /** A blob that was written. */
-interface Blob {
+export interface Blob {
   readonly digest: string;
   readonly size: number;
   /** Of what was compressed; the same as `digest` where nothing was. */
@@ -48,17 +48,10 @@ export async function commitImage(
   const layers: Descriptor[] = [];
   for (const layer of base?.layers ?? []) {
     const { digest, size, compression } = await copyLayer(directory, base!, layer);
-    layers.push({ mediaType: compression === undefined ? LAYER : `${LAYER}+${compression}`, digest, size });
+    layers.push({ mediaType: layerType(compression), digest, size });
   }
-  const archive = new PassThrough();
-  const [added] = await Promise.all([
-    writeBlob(directory, archive, true),
-    writeLayer(archive).then(
-      () => archive.end(),
-      (error: Error) => void archive.destroy(error),
-    ),
-  ]);
-  layers.push({ mediaType: `${LAYER}+gzip`, digest: added.digest, size: added.size });
+  const added = await addLayer(directory, writeLayer);
+  layers.push({ mediaType: layerType('gzip'), digest: added.digest, size: added.size });
   const config = await writeDocument(directory, configOf(base, added.diffId));
   const manifest = await writeDocument(directory, {
     schemaVersion: 2,
@@ -70,6 +63,31 @@ export async function commitImage(
   await replace(directory, 'index.json', JSON.stringify({ schemaVersion: 2, manifests }));
 }
 
+/** The media type of a layer. */
+export function layerType(compression: Compression | undefined): string {
+  return compression === undefined ? LAYER : `${LAYER}+${compression}`;
+}
+
+/**
+ * Writes a new layer's archive, gzipped, below a directory.
+ * @param writeLayer writes it.
+ */
+export async function addLayer(
+  directory: string,
+  writeLayer: (sink: Writable) => Promise<void>,
+): Promise<Blob> {
+  mkdirSync(join(directory, 'blobs/sha256'), { recursive: true });
+  const archive = new PassThrough();
+  const [added] = await Promise.all([
+    writeBlob(directory, archive, true),
+    writeLayer(archive).then(
+      () => archive.end(),
+      (error: Error) => void archive.destroy(error),
+    ),
+  ]);
+  return added;
+}
+
 /** Makes a layout if there is none. @returns the manifests that it has. */
 function openLayout(directory: string): Descriptor[] {
   const index = join(directory, 'index.json');
@@ -79,7 +97,8 @@ function openLayout(directory: string): Descriptor[] {
   return [];
 }
 
-function configOf(base: Image | undefined, diffId: string): ConfigDocument {
+/** The configuration of an image with one more layer. */
+export function configOf(base: Image | undefined, diffId: string): ConfigDocument {
   const before: ConfigDocument = base?.document ?? {
     architecture: process.arch === 'x64' ? 'amd64' : process.arch,
     os: 'linux',

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, EnvHttpProxyAgent, fetch, type Response } from 'undici';
 import * as z from 'zod';
@@ -38,7 +39,23 @@ const errorsSchema = z.looseObject({
 
 const tokenSchema = z.looseObject({ token: z.string().optional(), access_token: z.string().optional() });
 
-/** Reads from one repository of a registry. */
+/** What Node calls a server that is not who it says, or whom nobody known answers for. */
+const CERTIFICATE_FAULT = /CERT|ISSUER|SIGNATURE|TRUST/;
+
+/** What is sent: a form, or what gives the bytes. */
+type FetchBody = URLSearchParams | (() => AsyncIterable<Uint8Array>);
+
+/** A request of the API. */
+interface ApiRequest {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT';
+  /** Below the repository, or an address that the registry has given. */
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Makes what is sent, anew for each try. */
+  readonly body?: (() => AsyncIterable<Uint8Array>) | undefined;
+}
+
+/** Reads from, and writes to, one repository of a registry. */
 export class RegistryClient {
   readonly #registry: string;
   readonly #repository: string;
@@ -67,12 +84,62 @@ export class RegistryClient {
    * @throws UsageError with what the registry, or the network, says.
    */
   async get(kind: 'manifests' | 'blobs', version: string, signal?: AbortSignal): Promise<Response> {
+    const accept = kind === 'manifests' ? MANIFEST_TYPES.join(', ') : '*/*';
+    const request: ApiRequest = { method: 'GET', path: `${kind}/${version}`, headers: { accept } };
+    return this.#tried(version, signal, async () => this.#checked(await this.#ask(request, signal), version));
+  }
+
+  /**
+   * Writes a blob, if the repository has it not yet.
+   * @param open gives its bytes, again for each try.
+   * @throws UsageError with what the registry, or the network, says.
+   */
+  async putBlob(
+    { digest, size }: { readonly digest: string; readonly size: number },
+    open: () => AsyncIterable<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const blob: ApiRequest = { method: 'HEAD', path: `blobs/${digest}`, headers: {} };
+    await this.#tried(digest, signal, async () => {
+      const there = await this.#ask(blob, signal);
+      await there.body?.cancel();
+      if (there.ok) return there;
+      const begin: ApiRequest = { method: 'POST', path: 'blobs/uploads/', headers: {} };
+      const begun = await this.#checked(await this.#ask(begin, signal), digest);
+      await begun.body?.cancel();
+      const location = begun.headers.get('location') ?? '';
+      if (!URL.canParse(location, begun.url))
+        throw new UsageError(`${this.#registry}: does not say where a blob goes to`);
+      const url = new URL(location, begun.url);
+      url.searchParams.set('digest', digest);
+      const headers = { 'content-type': 'application/octet-stream', 'content-length': `${size}` };
+      const put: ApiRequest = { method: 'PUT', path: url.href, headers, body: open };
+      return this.#checked(await this.#ask(put, signal), digest);
+    });
+  }
+
+  /**
+   * Writes a manifest under a tag.
+   * @throws UsageError as {@link putBlob}.
+   */
+  async putManifest(tag: string, type: string, bytes: Buffer, signal?: AbortSignal): Promise<void> {
+    const headers = { 'content-type': type, 'content-length': `${bytes.length}` };
+    const body = (): AsyncIterable<Uint8Array> => Readable.from([bytes]);
+    const put: ApiRequest = { method: 'PUT', path: `manifests/${tag}`, headers, body };
+    await this.#tried(tag, signal, async () => this.#checked(await this.#ask(put, signal), tag));
+  }
+
+  /** Tries again what may succeed later. */
+  async #tried(
+    version: string,
+    signal: AbortSignal | undefined,
+    attempt: () => Promise<Response>,
+  ): Promise<Response> {
     for (const wait of [...RETRY_MS, undefined]) {
       try {
-        const response = await this.#ask(kind, version, signal);
+        const response = await attempt();
         if (response.ok) return response;
-        const isPassing = response.status === 429 || response.status >= 500;
-        if (!isPassing || wait === undefined) throw await this.#refusal(response, version);
+        if (wait === undefined) throw await this.#refusal(response, version);
         await response.body?.cancel();
       } catch (error) {
         signal?.throwIfAborted();
@@ -84,17 +151,26 @@ export class RegistryClient {
     throw new UsageError(`${this.#registry}: no answer`);
   }
 
-  async #ask(kind: string, version: string, signal: AbortSignal | undefined): Promise<Response> {
+  /** @returns a success, or what may pass. @throws UsageError for what will not. */
+  async #checked(response: Response, version: string): Promise<Response> {
+    const isPassing = response.status === 429 || response.status >= 500;
+    if (response.ok || isPassing) return response;
+    throw await this.#refusal(response, version);
+  }
+
+  async #ask(request: ApiRequest, signal: AbortSignal | undefined): Promise<Response> {
     this.#base ??= await this.#findBase(signal);
-    const url = `${this.#base}/v2/${this.#repository}/${kind}/${version}`;
-    const accept = kind === 'manifests' ? MANIFEST_TYPES.join(', ') : '*/*';
-    let response = await this.#fetch(url, { accept, ...this.#header }, signal);
-    if (response.status === 401) {
-      await response.body?.cancel();
-      await this.#authorize(response.headers.get('www-authenticate') ?? '', signal);
-      response = await this.#fetch(url, { accept, ...this.#header }, signal);
-    }
-    return response;
+    const { path } = request;
+    const url = path.includes('://') ? path : `${this.#base}/v2/${this.#repository}/${path}`;
+    this.#checkSafe(url);
+    const isOwn = new URL(url).origin === new URL(this.#base).origin;
+    const ask = (): Promise<Response> =>
+      this.#fetch(url, { ...request.headers, ...(isOwn ? this.#header : undefined) }, signal, request);
+    const response = await ask();
+    if (response.status !== 401) return response;
+    await response.body?.cancel();
+    await this.#authorize(response.headers.get('www-authenticate') ?? '', signal);
+    return ask();
   }
 
   get #header(): { authorization: string } | undefined {
@@ -106,13 +182,16 @@ export class RegistryClient {
     url: string,
     headers: Readonly<Record<string, string>>,
     signal: AbortSignal | undefined,
-    body?: URLSearchParams,
+    { method = 'GET', body }: Partial<Pick<ApiRequest, 'method'>> & { body?: FetchBody | undefined } = {},
   ): Promise<Response> {
     let sent: Record<string, string> = { 'user-agent': 'virtiofs-kit', ...headers };
     for (let at = url, hops = 0; hops <= MOST_REDIRECTIONS; hops++) {
       const response = await fetch(at, {
         headers: sent,
-        ...(body === undefined ? {} : { method: 'POST', body }),
+        method,
+        ...(body === undefined
+          ? {}
+          : { body: body instanceof URLSearchParams ? body : body(), duplex: 'half' as const }),
         redirect: 'manual',
         dispatcher: this.#connections,
         signal: signal ?? null,
@@ -138,8 +217,9 @@ export class RegistryClient {
     try {
       await (await this.#fetch(`${secure}/v2/`, {}, signal)).body?.cancel();
       return secure;
-    } catch {
+    } catch (error) {
       signal?.throwIfAborted();
+      if (isCertificateFault(error)) throw this.#unreachable(error);
       return `http://${this.#host}`;
     }
   }
@@ -176,7 +256,7 @@ export class RegistryClient {
       wanted.set('grant_type', 'refresh_token');
       wanted.set('client_id', 'virtiofs-kit');
       wanted.set('refresh_token', credentials.identityToken);
-      response = await this.#fetch(realm, {}, signal, wanted);
+      response = await this.#fetch(realm, {}, signal, { method: 'POST', body: wanted });
     } else {
       const url = new URL(realm);
       for (const [name, value] of wanted) url.searchParams.set(name, value);
@@ -216,8 +296,14 @@ export class RegistryClient {
   #unreachable(error: unknown): UsageError {
     const { message, cause } = error as Error;
     const why = cause instanceof Error ? cause.message || (cause as NodeJS.ErrnoException).code : message;
-    return new UsageError(`registry ${this.#registry}: ${why}`, { cause: error });
+    const hint = isCertificateFault(error) ? ': a certificate of your own goes into NODE_EXTRA_CA_CERTS' : '';
+    return new UsageError(`registry ${this.#registry}: ${why}${hint}`, { cause: error });
   }
+}
+
+function isCertificateFault(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+  return CERTIFICATE_FAULT.test(code ?? '');
 }
 
 /** The whole body of an answer. @throws UsageError if it is longer than `most` bytes. */

@@ -11,7 +11,8 @@ export interface Reference {
   readonly version: string;
 }
 
-const SCHEME = 'docker://';
+/** What the place of an image in a registry begins with. */
+export const SCHEME = 'docker://';
 const DOCKER_HUB = 'docker.io';
 
 /** The grammar of Docker's references (distribution/reference), without a limit on lengths. */

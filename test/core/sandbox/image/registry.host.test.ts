@@ -1,18 +1,24 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { after, describe, it, type TestContext } from 'node:test';
+import { promisify } from 'node:util';
 import { UsageError } from '../../../../core/backend/index.js';
 import { Image } from '../../../../core/sandbox/image/image.js';
 import { BlobCache } from '../../../../core/sandbox/image/registry/blob-cache.js';
+import { pushImage } from '../../../../core/sandbox/image/registry/push.js';
+import { referenceOf } from '../../../../core/sandbox/image/registry/reference.js';
 import { filesOf, layout, sha256, tar } from '../../../support/images.js';
 import {
   basicAuth,
+  type Certificate,
+  certificateFor,
   hasNoRegistry,
   IDENTITY_TOKEN,
   PASSWORD,
@@ -148,6 +154,97 @@ describe('an image of a registry', { skip: hasNoRegistry && 'no docker-registry 
     assert.equal((await filesAt(`${host}/app:1`))['/text'], 'by token');
     const scope = 'repository:app:pull';
     assert.deepEqual(tokens.asked, ['GET undefined', `GET ${scope}`, `POST ${scope}`]);
+  });
+});
+
+/** What a sandbox does that has a change, without one. */
+async function push(place: string, base: Image | undefined, content: string): Promise<void> {
+  await pushImage(referenceOf(place)!, base, (sink) => {
+    sink.write(tar({ added: { content } }));
+    return Promise.resolve();
+  });
+}
+
+const skopeo = async (...words: string[]): Promise<string> =>
+  (await promisify(execFile)('skopeo', words)).stdout;
+
+describe(
+  'an image that is written to a registry',
+  { skip: hasNoRegistry && 'no docker-registry or skopeo' },
+  () => {
+    it('has the layers of the one before and one more, and is read by others', async (t) => {
+      await using server = await registry(folder, basicAuth(folder));
+      const { host } = server;
+      const place = `docker://${host}/some/app:next`;
+      const base = await Image.open(imageOf('base').slice('oci:'.length));
+      await assert.rejects(push(place, base, 'x'), /needs a user and a password/);
+      configure(t, { auths: { [host]: { auth: auth(PASSWORD) } } });
+      await push(place, base, 'new');
+      const expected = { '/added': 'new', '/more': 'x'.repeat(200_000), '/text': 'base' };
+      assert.deepEqual(await filesAt(place), expected);
+      const words = [`${USER}:${PASSWORD}`, place];
+      const seen = JSON.parse(await skopeo('inspect', '--tls-verify=false', '--creds', ...words)) as {
+        Layers: string[];
+      };
+      assert.equal(seen.Layers.length, 3);
+      const copy = join(folder, 'copied');
+      await skopeo('copy', '-q', '--src-tls-verify=false', '--src-creds', ...words, `oci:${copy}:1`);
+      assert.deepEqual(await filesAt(`${copy}:1`), expected);
+      // From the registry, and under another name there.
+      await push(`docker://${host}/other:1`, await Image.open(place), 'newer');
+      assert.equal((await filesAt(`docker://${host}/other:1`))['/added'], 'newer');
+      await push(`docker://${host}/alone`, undefined, 'only');
+      assert.deepEqual(await filesAt(`docker://${host}/alone`), { '/added': 'only' });
+      const { digest } = base.layers[0]!.descriptor!;
+      await assert.rejects(push(`docker://${host}/other@${digest}`, base, 'x'), /give a tag/);
+    });
+
+    it('is written by a token for that, and what is damaged is refused', async (t) => {
+      await using tokens = await tokenServer(folder);
+      await using server = await registry(folder, tokens.lines);
+      const { host } = server;
+      configure(t, { auths: { [host]: { auth: auth(PASSWORD) } } });
+      const directory = imageOf('damaged').slice('oci:'.length);
+      await push(`docker://${host}/app:1`, await Image.open(directory), 'new');
+      assert.ok(tokens.asked.some((scope) => /^GET repository:app:(pull,push|push,pull)$/.test(scope)));
+      const image = await Image.open(directory);
+      const layer = image.layers[0]!;
+      const bytes = readFileSync(join(image.store.path, layer.name));
+      writeFileSync(join(image.store.path, layer.name), bytes.fill(120, bytes.length - 8));
+      await assert.rejects(push(`docker://${host}/fresh:1`, image, 'x'), /the registry says: DIGEST_INVALID/);
+      await assert.rejects(filesAt(`docker://${host}/fresh:1`), /NAME_UNKNOWN|MANIFEST_UNKNOWN/);
+    });
+  },
+);
+
+describe('a registry by HTTPS', { skip: hasNoRegistry && 'no docker-registry or skopeo' }, () => {
+  /** Certificates are read when a process starts. */
+  const inProcess = async (place: string, certificate: Certificate | undefined): Promise<string> => {
+    const module = new URL('../../../../core/sandbox/image/image.js', import.meta.url).href;
+    const script = `const { Image } = await import(${JSON.stringify(module)});
+      try { console.log((await Image.open(process.argv[1])).layers.length) } catch (error) { console.log(error.message) }`;
+    const env = { ...process.env, ...(certificate && { NODE_EXTRA_CA_CERTS: certificate.file }) };
+    const words = ['--input-type=module', '-e', script, place];
+    return (await promisify(execFile)(process.execPath, words, { env })).stdout;
+  };
+
+  it('is read and written where its certificate is known, and refused where not', async () => {
+    const certificate = certificateFor(folder, 'IP:127.0.0.1');
+    await using server = await registry(folder, [], certificate);
+    await server.push(imageOf('secure'), 'app:1');
+    const place = `docker://${server.host}/app:1`;
+    assert.equal(await inProcess(place, certificate), '2\n');
+    const refused = /^registry 127\.0\.0\.1:\d+: .*certificate.*NODE_EXTRA_CA_CERTS\n$/;
+    assert.match(await inProcess(place, undefined), refused);
+    assert.match(await inProcess(place, certificateFor(folder, 'IP:127.0.0.1')), refused);
+  });
+
+  it('is refused with a certificate of another server', async () => {
+    const certificate = certificateFor(folder, 'DNS:other.example');
+    await using server = await registry(folder, [], certificate);
+    await server.push(imageOf('secure'), 'app:1');
+    const said = await inProcess(`docker://${server.host}/app:1`, certificate);
+    assert.match(said, /IP: 127\.0\.0\.1 is not in the cert's list/);
   });
 });
 
