@@ -35,6 +35,7 @@ export class RemoteRun implements Run, ChainOwner {
   broken = false;
   inFlight = 0;
   readonly isElsewhere = true;
+  readonly hasReplies = true;
   readonly backlog: number[] = [];
   readonly completions: Completions | undefined;
   readonly #index: number;

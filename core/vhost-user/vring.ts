@@ -22,6 +22,9 @@ export interface VringAddresses {
 /** Time between two polls of a ring that has no kick descriptor. */
 const POLL_INTERVAL_MS = 1;
 
+/** The index of the queue for FORGET and INTERRUPT (virtio 1.2, 5.11.2): none has an answer. */
+const HIPRIO = 0;
+
 /** Entries until SET_VRING_NUM comes, without which the ring does not start. Any valid number. */
 const INITIAL_SIZE = 1;
 
@@ -55,7 +58,7 @@ export class Vring {
   ) {
     this.index = index;
     this.#service = service;
-    this.#queue = new Virtqueue(space, INITIAL_SIZE, log, poller, place);
+    this.#queue = new Virtqueue(space, INITIAL_SIZE, log, poller, place, index !== HIPRIO);
   }
 
   /** Whether the queue is started and not broken. It may be paused. */

@@ -11,6 +11,10 @@ export const BROKEN = -2;
  * use. Nothing here throws.
  */
 export interface DeviceRing {
+  /** Entries. */
+  readonly size: number;
+  /** Whether both sides say by index when they are to be notified (EVENT_IDX). */
+  readonly notifiesByIndex: boolean;
   /** The next available index, which GET_VRING_BASE returns and SET_VRING_BASE sets. */
   readonly base: number;
   /**
@@ -43,9 +47,10 @@ export interface DeviceRing {
   suppressNotifications(): void;
   /**
    * Asks for notifications again.
-   * @returns true if chains are available already. They must be taken now: no notification comes.
+   * @param many of how many chains the guest is to notify: with EVENT_IDX 1 or more, else 1.
+   * @returns true if so many are available already. They must be taken now: no notification comes.
    */
-  enableNotifications(): boolean;
+  enableNotifications(many: number): boolean;
   /**
    * Sets the log of writes to the used ring; undefined ends logging.
    * @param guestAddress the used ring's guest address, by which the log counts.

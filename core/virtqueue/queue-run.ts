@@ -40,6 +40,14 @@ const CLOCK_INTERVAL = 16;
 /** ... and at the start of a drain. 1 where the last ones were slow. */
 const FIRST_INTERVAL = 2;
 
+/**
+ * In a queue whose requests have no answer, interrupts and, as long as requests come, notifications
+ * wait for so long, or until a quarter of the ring is used. Where a file is removed the guest sends
+ * FORGET right before its next request: one wake-up serves both.
+ */
+const REPLYLESS_DELAY_MS = 10;
+const REPLYLESS_SHARE = 4;
+
 /** A request of a queue. */
 export interface QueueMessage extends Message {
   /** The id of its descriptor chain, or -1 once it is answered. */
@@ -184,12 +192,20 @@ export interface Turn {
   isWantedByOthers(queue: PolledQueue): boolean;
   /** Calls `goOn` when others had their turn. */
   goOnLater(queue: PolledQueue, goOn: () => void): void;
+  /** Whether a guest has no request that an INTERRUPT could end: none in flight, on any thread. */
+  isCalm(space: AddressSpace): boolean;
+  /** Serves all queues in a later turn of the event loop. */
+  serveLater(): void;
 }
 
 /** A queue as a {@link Poller} serves it. */
 export interface PolledQueue {
   /** The memory of the guest whose queue this is: the same for all queues of a guest. */
   readonly space: AddressSpace;
+  /** False for a queue whose requests have no answer, so that nobody waits for them. */
+  readonly hasReplies: boolean;
+  /** Whether another thread runs the queue and listens to the guest's notifications. */
+  readonly isElsewhere: boolean;
   /** Requests that were taken and are not answered yet. */
   readonly inFlight: number;
   readonly completions: Completions | undefined;
@@ -230,8 +246,6 @@ export interface Run extends PolledQueue {
   readonly backlog: readonly number[];
   /** @param fd the descriptor that interrupts the guest, or -1. */
   setCall(fd: Fd): void;
-  /** Whether another thread runs the queue and listens to the guest's notifications. */
-  readonly isElsewhere: boolean;
   /** For a paused run on another thread: regions were added to the guest's memory. */
   memoryAdded?(): void;
   /** Logs writes to guest memory. @param usedAddress guest address of the used ring, if logged. */
@@ -247,6 +261,8 @@ export interface RunSetup {
   readonly service: QueueService;
   /** Who serves the run. */
   readonly turn: Turn;
+  /** As {@link PolledQueue.hasReplies}. */
+  readonly hasReplies: boolean;
   /** Called when the run stops taking requests, with the reason. */
   readonly onBroken: (fields: object, reason: string) => void;
 }
@@ -263,6 +279,7 @@ export class QueueRun implements Run, ChainOwner {
   #callKind: SignalKind | undefined;
   #log: DirtyLog | undefined;
   readonly space: AddressSpace;
+  readonly hasReplies: boolean;
   readonly #limit: number;
   readonly #service: QueueService;
   readonly #turn: Turn;
@@ -281,6 +298,12 @@ export class QueueRun implements Run, ChainOwner {
   /** How many requests the next drain serves before it reads the clock. */
   #firstInterval = FIRST_INTERVAL;
   #idle: (() => void)[] = [];
+  /** Without replies: until the ring is looked at, and the guest interrupted for what is in it. */
+  #later: NodeJS.Timeout | undefined;
+  /** Without replies: whether there were requests since {@link #later} began. */
+  #hasServed = false;
+  /** Whether the guest is to notify of many requests only. */
+  #waitsForMany = false;
 
   constructor(setup: RunSetup) {
     this.#ring = setup.ring;
@@ -288,6 +311,7 @@ export class QueueRun implements Run, ChainOwner {
     this.#limit = setup.limit;
     this.#service = setup.service;
     this.#turn = setup.turn;
+    this.hasReplies = setup.hasReplies;
     this.#onBroken = setup.onBroken;
   }
 
@@ -339,7 +363,10 @@ export class QueueRun implements Run, ChainOwner {
     } finally {
       this.#service.submit();
       this.#draining = false;
-      if (!this.#over) this.#interruptLast();
+      if (!this.#over) {
+        if (this.hasReplies) this.#interruptLast();
+        else this.#interruptLater();
+      }
       if (this.inFlight > 0) advancePromises();
     }
   }
@@ -406,9 +433,12 @@ export class QueueRun implements Run, ChainOwner {
   }
 
   rest(): boolean {
-    if (!this.taking || !this.#awake) return false;
+    if (!this.taking) return false;
+    const mayWait = this.#later !== undefined && this.#turn.isCalm(this.space);
+    if (!this.#awake && (mayWait || !this.#waitsForMany)) return false;
     this.#awake = false;
-    return this.#ring.enableNotifications();
+    this.#waitsForMany = mayWait;
+    return this.#ring.enableNotifications(mayWait ? this.#many : 1);
   }
 
   giveBack(message: ChainMessage, written: number): void {
@@ -463,6 +493,8 @@ export class QueueRun implements Run, ChainOwner {
   }
 
   end(): void {
+    if (this.#later !== undefined) this.#interrupt();
+    clearTimeout(this.#later);
     this.#over = true;
     this.taking = false;
     for (const message of this.#pool.takeAll()) message.close();
@@ -492,6 +524,35 @@ export class QueueRun implements Run, ChainOwner {
     // Requests that are under way may be answered by what runs before the sleep.
     if (this.inFlight > 0 || this.#callKind === undefined) signalForeign(this.#call);
     else signalBeforeSleep(this.#call, this.#callKind);
+  }
+
+  /** So many requests without replies, and the guest is interrupted at once. */
+  get #many(): number {
+    return Math.max(1, Math.floor(this.#ring.size / REPLYLESS_SHARE));
+  }
+
+  /** As {@link #interrupt}, for requests without replies. */
+  #interruptLater(): void {
+    if (this.#unannounced === 0) return;
+    if (!this.#ring.notifiesByIndex || this.#unannounced >= this.#many) this.#interruptLast();
+    if (!this.#ring.notifiesByIndex) return;
+    this.#hasServed = true;
+    this.#later ??= this.#lookLater();
+  }
+
+  #lookLater(): NodeJS.Timeout {
+    return setTimeout(() => this.#look(), REPLYLESS_DELAY_MS).unref();
+  }
+
+  /** Ends what {@link #interruptLater} began, unless there were requests meanwhile. */
+  #look(): void {
+    this.#later = undefined;
+    this.#interrupt();
+    if (!this.taking) return;
+    const { ready } = this;
+    if (ready || this.#hasServed) this.#later = this.#lookLater();
+    this.#hasServed = false;
+    if (ready || this.rest()) this.#turn.serveLater();
   }
 
   #settle(count: number): void {

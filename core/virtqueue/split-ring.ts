@@ -41,10 +41,10 @@ export interface SplitRingSetup {
 /** The device side of a split ring, section 2.7. */
 export class SplitRing implements DeviceRing {
   violation = '';
+  readonly size: number;
+  readonly notifiesByIndex: boolean;
   readonly #space: AddressSpace;
-  readonly #size: number;
   readonly #mask: number;
-  readonly #eventIdx: boolean;
   readonly #indirect: boolean;
   /** Descriptors as words: address low, address high, length, flags and next. */
   readonly #descriptors: Uint32Array;
@@ -77,9 +77,9 @@ export class SplitRing implements DeviceRing {
   constructor(space: AddressSpace, setup: SplitRingSetup) {
     const { size, eventIdx } = setup;
     this.#space = space;
-    this.#size = size;
+    this.size = size;
     this.#mask = size - 1;
-    this.#eventIdx = eventIdx;
+    this.notifiesByIndex = eventIdx;
     this.#indirect = setup.indirect;
     this.#inflight = setup.inflight;
     this.#again = (setup.again ?? []).toReversed();
@@ -115,7 +115,7 @@ export class SplitRing implements DeviceRing {
     if (this.#again.length > 0) return this.#popAgain(readable, writable);
     if (this.#seen === this.#next && !this.#readIndex()) return this.violation === '' ? EMPTY : BROKEN;
     const head = this.#available[2 + (this.#next & this.#mask)]!;
-    if (head >= this.#size) return this.#break('a head beyond the descriptor table');
+    if (head >= this.size) return this.#break('a head beyond the descriptor table');
     if (this.#taken[head] === 1) return this.#break('a chain made available again while the device has it');
     if (!this.walk(head, readable, writable)) return BROKEN;
     this.#taken[head] = 1;
@@ -138,7 +138,7 @@ export class SplitRing implements DeviceRing {
    */
   #readIndex(): boolean {
     const seen = Atomics.load(this.#available, 1);
-    if (((seen - this.#next) & 0xffff) > this.#size) {
+    if (((seen - this.#next) & 0xffff) > this.size) {
       this.#break('more chains available than the queue has entries');
       return false;
     }
@@ -154,7 +154,7 @@ export class SplitRing implements DeviceRing {
   walk(head: number, readable: SegmentList, writable: SegmentList): boolean {
     const descriptors = this.#descriptors;
     let index = head;
-    for (let left = this.#size; left > 0; left--) {
+    for (let left = this.size; left > 0; left--) {
       const at = index << 2;
       const tail = descriptors[at + 3]!;
       if ((tail & INDIRECT) !== 0) {
@@ -174,7 +174,7 @@ export class SplitRing implements DeviceRing {
       }
       if ((tail & NEXT) === 0) return true;
       index = tail >>> 16;
-      if (index >= this.#size) {
+      if (index >= this.size) {
         this.#break('a next beyond the descriptor table');
         return false;
       }
@@ -301,28 +301,29 @@ export class SplitRing implements DeviceRing {
     // The index must be stored before used_event or the flag is read (2.7.10). Both accesses are
     // sequentially consistent.
     Atomics.store(this.#used16, 1, now);
-    if (this.#eventIdx) return passed(Atomics.load(this.#available, 2 + this.#size), now, before);
+    if (this.notifiesByIndex) return passed(Atomics.load(this.#available, 2 + this.size), now, before);
     return (Atomics.load(this.#available, 0) & AVAIL_NO_INTERRUPT) === 0;
   }
 
   suppressNotifications(): void {
     // 2.7.10: with EVENT_IDX nothing needs to be written. Once the guest has added a chain, the
     // avail_event that was stored last lies behind its index, and it does not notify of more.
-    if (!this.#eventIdx) {
+    if (!this.notifiesByIndex) {
       this.#used16[0] = USED_NO_NOTIFY;
       if (this.#log !== undefined) this.#logUsed(0, 2);
     }
   }
 
-  enableNotifications(): boolean {
-    if (this.#eventIdx) {
-      Atomics.store(this.#used16, 2 + 4 * this.#size, this.#next);
-      if (this.#log !== undefined) this.#logUsed(USED_RING_OFFSET + 8 * this.#size, 2);
+  enableNotifications(many: number): boolean {
+    if (this.notifiesByIndex) {
+      Atomics.store(this.#used16, 2 + 4 * this.size, (this.#next + many - 1) & 0xffff);
+      if (this.#log !== undefined) this.#logUsed(USED_RING_OFFSET + 8 * this.size, 2);
     } else {
       Atomics.store(this.#used16, 0, 0);
       if (this.#log !== undefined) this.#logUsed(0, 2);
     }
-    return this.ready;
+    if (many === 1) return this.ready;
+    return ((Atomics.load(this.#available, 1) - this.#next) & 0xffff) >= many;
   }
 
   logTo(log: DirtyLog | undefined, guestAddress: number): void {

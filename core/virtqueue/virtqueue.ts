@@ -99,6 +99,7 @@ export class Virtqueue {
   readonly #log: QueueLog;
   readonly #poller: Poller;
   readonly #place: QueuePlacer | undefined;
+  readonly #hasReplies: boolean;
   #size = 0;
   #features = 0n;
   #base = 0;
@@ -122,6 +123,7 @@ export class Virtqueue {
    * @param size entries: a power of two up to {@link MAX_QUEUE_SIZE}. @throws RangeError
    * @param poller serves the queue, together with other queues.
    * @param place may start the queue on another thread.
+   * @param hasReplies false if its requests have no answer, so that nobody waits for them.
    */
   constructor(
     space: AddressSpace,
@@ -129,11 +131,13 @@ export class Virtqueue {
     log: QueueLog,
     poller: Poller = new Poller(),
     place?: QueuePlacer,
+    hasReplies = true,
   ) {
     this.#space = space;
     this.#log = log;
     this.#poller = poller;
     this.#place = place;
+    this.#hasReplies = hasReplies;
     this.size = size;
   }
 
@@ -307,6 +311,7 @@ export class Virtqueue {
         limit: ROUNDS * this.#size,
         service,
         turn: this.#poller,
+        hasReplies: this.#hasReplies,
         onBroken,
       });
     if (elsewhere === undefined) {

@@ -22,6 +22,8 @@ export const DATA = 0x10_0000;
 export interface RigOptions extends Partial<DriverQueueOptions> {
   readonly memory?: number;
   readonly poller?: Poller;
+  /** Default: true. */
+  readonly hasReplies?: boolean;
   /** Tracks what is in flight, in a region for rings of this size. */
   readonly inflight?: number;
 }
@@ -60,9 +62,9 @@ export class Rig {
 
   /** Makes the device's side as in a new process, which knows only what is in memory. */
   #makeQueue(): Virtqueue {
-    const { size = 16, eventIdx = true, poller, inflight } = this.#options;
+    const { size = 16, eventIdx = true, poller, inflight, hasReplies } = this.#options;
     const log = { warn: (_fields: object, message: string) => this.warnings.push(message) };
-    const queue = new Virtqueue(this.space, size, log, poller);
+    const queue = new Virtqueue(this.space, size, log, poller, undefined, hasReplies);
     queue.features =
       RingFeature.VERSION_1 | RingFeature.INDIRECT_DESC | (eventIdx ? RingFeature.EVENT_IDX : 0n);
     if (this.region !== undefined)

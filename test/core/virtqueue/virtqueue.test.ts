@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { test } from 'node:test';
 import type { Message } from '../../../core/memory/index.js';
 import { drain, eventfd, type Fd, OwnedFd, signal, UnixConnection } from '../../../core/system/index.js';
-import { RingFeature } from '../../../core/virtqueue/index.js';
+import { Poller, RingFeature } from '../../../core/virtqueue/index.js';
 import { DATA, echo, GUEST, Rig, type RigOptions, until } from './rig.js';
 
 const EAGAIN = -constants.errno.EAGAIN;
@@ -105,6 +105,79 @@ test('with EVENT_IDX the interrupt comes when the used index passes the event, o
     rig.queue.kick();
     assert.equal(drain(rig.call.value), i === 3 ? 8 : EAGAIN, `request ${i}`);
   }
+  rig.close();
+});
+
+test('requests without replies wait for the next one that has a reply, or for a moment', async () => {
+  const poller = new Poller(0);
+  const forgets = new Rig({ poller, hasReplies: false });
+  const others = new Rig({ poller });
+  const served: string[] = [];
+  for (const [name, rig] of Object.entries({ forgets, others })) {
+    rig.start((message) => {
+      served.push(name);
+      message.complete(0);
+    });
+  }
+  // The first one is notified of, as in any queue. What comes after it is not.
+  forgets.driver.enableInterrupts(0);
+  submit(forgets, DATA);
+  assert.equal(forgets.driver.publish(), true);
+  forgets.queue.kick();
+  assert.deepEqual(served, ['forgets']);
+  assert.equal(drain(forgets.call.value), EAGAIN);
+  submit(forgets, DATA);
+  assert.equal(forgets.driver.publish(), false);
+  submit(others, DATA);
+  assert.equal(others.driver.publish(), true);
+  others.queue.kick();
+  assert.deepEqual(served.splice(0), ['forgets', 'forgets', 'others']);
+  assert.equal(drain(forgets.call.value), EAGAIN);
+  // A quarter of the ring is served, and announced, at once.
+  for (let i = 0; i < 4; i++) {
+    submit(forgets, DATA);
+    assert.equal(forgets.driver.publish(), i === 3, `request ${i}`);
+  }
+  forgets.queue.kick();
+  assert.equal(served.length, 4);
+  assert.equal(drain(forgets.call.value), 8);
+  // What comes last is neither forgotten nor left without an interrupt.
+  while (forgets.driver.poll() >= 0);
+  forgets.driver.enableInterrupts();
+  submit(forgets, DATA);
+  assert.equal(forgets.driver.publish(), false);
+  await until(() => served.length === 5);
+  await until(() => drain(forgets.call.value) === 8);
+  // Of an idle queue it is notified again.
+  const availEvent = (forgets.driver.used - GUEST + 4 + 8 * forgets.driver.size) / 2;
+  await until(() => forgets.halves[availEvent] === 7);
+  submit(forgets, DATA);
+  assert.equal(forgets.driver.publish(), true);
+  for (const rig of [forgets, others]) rig.close();
+});
+
+test('a queue without replies is notified of each request while one of the guest is in flight', () => {
+  const rig = new Rig({ hasReplies: false });
+  const held: Message[] = [];
+  rig.start((message) => (held.length < 2 ? held.push(message) : message.complete(0)));
+  for (let i = 0; i < 4; i++) {
+    submit(rig, DATA);
+    assert.equal(rig.driver.publish(), true);
+    rig.queue.kick();
+  }
+  rig.close();
+});
+
+test('a queue without replies that stops has told the guest of all its requests', () => {
+  const rig = new Rig({ hasReplies: false });
+  rig.start((message) => message.complete(0));
+  rig.driver.enableInterrupts(0);
+  submit(rig, DATA);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.equal(drain(rig.call.value), EAGAIN);
+  rig.queue.stop();
+  assert.equal(drain(rig.call.value), 8);
   rig.close();
 });
 
