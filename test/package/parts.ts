@@ -13,6 +13,9 @@ import type { BuildResult, Plugin } from 'esbuild';
 /** A part's parameters, by the names that its text uses. */
 const PARAMETERS = '$load,$given,$chunk,$other,$url,require';
 
+/** Modules of Node that take milliseconds and megabytes, and whose functions few runs call. */
+const CALLED_LATE = new Set(['node:child_process']);
+
 /** How a file of parts begins and ends: a script whose value are the parts, and a module. */
 const [BEGIN, END] = ['(typeof module==="object"?module:{}).exports={', '};'];
 
@@ -46,6 +49,13 @@ export function givenModules(own: string, loader: string, outdir: string): Plugi
         const isOwn = path.startsWith('/');
         const exports = (isOwn ? await import(pathToFileURL(path).href) : require(path)) as object;
         const name = JSON.stringify(path === loader ? 'code-cache' : isOwn ? relative(outdir, path) : path);
+        if (CALLED_LATE.has(path)) {
+          const functions = Object.keys(exports).filter((key) => /^[a-z]\w*$/.test(key) && key !== 'default');
+          const late = functions.map(
+            (key) => `export const ${key}=(...words)=>$given(${name}).${key}(...words);`,
+          );
+          return { contents: late.join('\n') };
+        }
         const each = Object.keys(exports)
           .filter((key) => NAMED.test(key) && key !== 'default')
           .map((key) => `const _${key}=/* @__PURE__ */ $given(${name},"${key}");export{_${key} as ${key}};`);

@@ -133,13 +133,16 @@ test('requests without replies wait for the next one that has a reply, or for a 
   others.queue.kick();
   assert.deepEqual(served.splice(0), ['forgets', 'forgets', 'others']);
   assert.equal(drain(forgets.call.value), EAGAIN);
+  // Where the machine is busy, a drain ends early and goes on in the next turn.
+  const availEvent = (forgets.driver.used - GUEST + 4 + 8 * forgets.driver.size) / 2;
+  await until(() => forgets.halves[availEvent] === 5);
   // A quarter of the ring is served, and announced, at once.
   for (let i = 0; i < 4; i++) {
     submit(forgets, DATA);
     assert.equal(forgets.driver.publish(), i === 3, `request ${i}`);
   }
   forgets.queue.kick();
-  assert.equal(served.length, 4);
+  await until(() => served.length === 4);
   assert.equal(drain(forgets.call.value), 8);
   // What comes last is neither forgotten nor left without an interrupt.
   while (forgets.driver.poll() >= 0);
@@ -149,21 +152,22 @@ test('requests without replies wait for the next one that has a reply, or for a 
   await until(() => served.length === 5);
   await until(() => drain(forgets.call.value) === 8);
   // Of an idle queue it is notified again.
-  const availEvent = (forgets.driver.used - GUEST + 4 + 8 * forgets.driver.size) / 2;
   await until(() => forgets.halves[availEvent] === 7);
   submit(forgets, DATA);
   assert.equal(forgets.driver.publish(), true);
   for (const rig of [forgets, others]) rig.close();
 });
 
-test('a queue without replies is notified of each request while one of the guest is in flight', () => {
+test('a queue without replies is notified of each request while one of the guest is in flight', async () => {
   const rig = new Rig({ hasReplies: false });
+  const availEvent = (rig.driver.used - GUEST + 4 + 8 * rig.driver.size) / 2;
   const held: Message[] = [];
   rig.start((message) => (held.length < 2 ? held.push(message) : message.complete(0)));
   for (let i = 0; i < 4; i++) {
     submit(rig, DATA);
     assert.equal(rig.driver.publish(), true);
     rig.queue.kick();
+    await until(() => rig.halves[availEvent] === i + 1);
   }
   rig.close();
 });
@@ -226,7 +230,7 @@ test('a guest that moves its index to and fro does not hold the event loop', () 
   rig.close();
 });
 
-test('while the device drains the ring it wants no notification, afterwards it does', () => {
+test('while the device drains the ring it wants no notification, afterwards it does', async () => {
   for (const eventIdx of [true, false]) {
     const rig = new Rig({ eventIdx });
     const wanted: boolean[] = [];
@@ -241,22 +245,23 @@ test('while the device drains the ring it wants no notification, afterwards it d
     submit(rig, DATA);
     rig.driver.publish();
     rig.queue.kick();
+    // Where the machine is busy, the drain ends early and goes on in the next turn.
+    await until(() => rig.queue.base === 4);
     assert.deepEqual(wanted, [false, false, false]);
-    assert.equal(rig.queue.base, 4);
     submit(rig, DATA);
     assert.equal(rig.driver.publish(), true);
     rig.close();
   }
 });
 
-test('requests complete in any order, also long after the drain', () => {
+test('requests complete in any order, also long after the drain', async () => {
   const rig = new Rig();
   const messages: Message[] = [];
   rig.start((message) => messages.push(message));
   const tokens = [0, 1, 2, 3].map((i) => submit(rig, DATA + i * 256));
   rig.driver.publish();
   rig.queue.kick();
-  assert.equal(rig.queue.inFlight, 4);
+  await until(() => rig.queue.inFlight === 4);
   rig.driver.enableInterrupts();
   for (const i of [2, 0, 3, 1]) {
     messages[i]!.complete(i);
