@@ -102,7 +102,9 @@ function fileText({ ino, requests }: BusyFile): string {
 }
 
 function processText({ guest, pid, requests }: BusyProcess): string {
-  return `${pid} of guest ${guest} (${whole(requests)})`;
+  // Linux names no process where it writes back, forgets or releases by itself.
+  const who = pid === 0 ? 'the kernel' : `${pid}`;
+  return `${who} of guest ${guest} (${whole(requests)})`;
 }
 
 const processKey = ({ guest, pid }: BusyProcess): string => `${guest} ${pid}`;
@@ -336,7 +338,7 @@ function round(value: number): string {
   return `${Math.round(value * 10) / 10}`;
 }
 
-function whole(value: number): string {
+export function whole(value: number): string {
   return value > 0 && value < 10 && !Number.isInteger(value)
     ? value.toFixed(1)
     : Math.round(value).toLocaleString('en');

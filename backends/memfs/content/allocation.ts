@@ -9,15 +9,15 @@ const EINVAL = FsError.of('EINVAL');
 const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
 
 /**
- * Most bytes really copied by one `copy_file_range`, besides those shared. Callers continue after a
- * short count.
+ * Most bytes really copied by one `copy_file_range`, besides those shared, so that other guests
+ * wait for some tens of microseconds. Callers continue after a short count.
  */
-const COPY_MAX_BYTES = 8 << 20;
+const COPY_MAX_BYTES = 256 << 10;
 
 /**
- * Most chunks that one `copy_file_range` shares: 256 MiB. Callers continue after a short count.
+ * Most chunks that one `copy_file_range` shares: 64 MiB, for the same reason.
  */
-const SHARED_MAX_CHUNKS = 2048;
+const SHARED_MAX_CHUNKS = 512;
 
 /** Most chunks that COLLAPSE_RANGE and INSERT_RANGE copy: 64 MiB of data. */
 const MOVED_MAX_CHUNKS = 512;

@@ -1,9 +1,8 @@
 import type { Command } from 'commander';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError } from '../../backend/index.js';
 import { statusFromJson, statusText, topText, type DaemonStatus } from '../../monitoring/index.js';
 import { askDaemon, DAEMON_ITSELF } from '../../plugins/index.js';
-import { aborted, stopSignal } from '../serving/signals.js';
+import { pause, shownUntil } from '../serving/signals.js';
 
 /** Clears a terminal from its first line on: ECMA-48's CUP and ED. */
 const CLEAR = '\x1b[H\x1b[2J';
@@ -41,10 +40,10 @@ async function top(control: string, options: TopOptions): Promise<void> {
   const interval = number('interval', options.interval, 0.1, 3600);
   const most = options.count === undefined ? Infinity : number('count', options.count, 1, 1e9);
   const isTerminal = process.stdout.isTTY;
-  const stop = stopSignal();
+  const stop = shownUntil();
   let before = await askStatus(control);
   for (let shown = 0; shown < most; shown++) {
-    await Promise.race([sleep(interval * 1000), aborted(stop)]);
+    await pause(interval * 1000, stop);
     if (stop.aborted) return;
     const now = await askStatus(control);
     // Another daemon has taken the socket: its numbers begin anew.

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { once } from 'node:events';
-import { createReadStream, createWriteStream } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { createReadStream, createWriteStream, type WriteStream } from 'node:fs';
+import type { Writable } from 'node:stream';
 import { UsageError } from '../../backend/index.js';
 import { opcodeName } from '../../monitoring/index.js';
 import {
@@ -24,7 +24,7 @@ import {
 } from '../../trace/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { aborted, stopSignal } from '../serving/signals.js';
+import { pause, shownUntil } from '../serving/signals.js';
 
 /** Between two questions for more, in milliseconds, while there is nothing. */
 const PAUSE_MS = 100;
@@ -103,8 +103,8 @@ class Shown {
         text += `${this.#isJson ? requestJson(event) : requestLine(event)}\n`;
       }
     }
-    if (text !== '' && !process.stdout.write(text)) await once(process.stdout, 'drain');
-    return this.#left > 0;
+    if (text !== '' && !process.stdout.write(text)) await room(process.stdout);
+    return this.#left > 0 && process.stdout.errored === null;
   }
 }
 
@@ -124,22 +124,39 @@ async function showLive(control: string, values: Values): Promise<void> {
 }
 
 async function record(control: string, file: string, values: Values): Promise<void> {
-  const stream = createWriteStream(file, { mode: 0o600 });
-  await once(stream, 'open').catch((error: Error) => {
-    throw new UsageError(error.message, { cause: error });
-  });
+  let stream: WriteStream | undefined;
   let failure: Error | undefined;
-  stream.on('error', (error) => (failure = error));
   await follow(control, values['data'] === true, values, async (piece) => {
-    if (failure === undefined && !stream.write(piece))
-      await Promise.race([once(stream, 'drain'), once(stream, 'close')]);
+    // Not before the daemon has answered: what an older file has would be lost for nothing.
+    stream ??= await made(file, (error) => (failure = error));
+    if (failure === undefined && !stream.write(piece)) await room(stream);
     return failure === undefined;
   });
-  if (failure === undefined) {
+  if (stream !== undefined && failure === undefined) {
     stream.end();
     await once(stream, 'close');
   }
   if (failure !== undefined) throw new UsageError(`${file}: ${failure.message}`, { cause: failure });
+}
+
+/** Makes a file anew. @param failed is called with an error of a later write. @throws UsageError */
+async function made(file: string, failed: (error: Error) => void): Promise<WriteStream> {
+  const stream = createWriteStream(file, { mode: 0o600 });
+  await once(stream, 'open').catch((error: Error) => {
+    throw new UsageError(error.message, { cause: error });
+  });
+  return stream.on('error', failed);
+}
+
+/** Resolves when a stream takes more, or never will. */
+async function room(stream: Writable): Promise<void> {
+  const over = new AbortController();
+  const { signal } = over;
+  // 'error' rejects each.
+  await Promise.race([once(stream, 'drain', { signal }), once(stream, 'close', { signal })]).catch(
+    () => undefined,
+  );
+  over.abort();
 }
 
 /** Gives `take` the pieces of a capture as they come, until it wants no more or a signal comes. */
@@ -150,21 +167,23 @@ async function follow(
   take: (piece: Uint8Array) => Promise<boolean>,
 ): Promise<void> {
   const end = performance.now() + (numberOf('seconds', values['seconds']) ?? Infinity) * 1000;
-  const stop = stopSignal();
+  const stop = shownUntil();
   const ask = (options: Record<string, unknown>): Promise<readonly string[]> =>
     askDaemon(control, { backend: DAEMON_ITSELF, command: 'trace', options });
   const [id] = await ask({ start: true, data });
-  for (let goesOn = true; goesOn;) {
-    const isLast = stop.aborted || performance.now() >= end;
-    const pieces = await ask({ next: Number(id) });
-    for (const piece of pieces) {
-      goesOn &&= await take(Buffer.from(piece, 'base64'));
+  try {
+    for (let goesOn = true; goesOn;) {
+      const isLast = stop.aborted || performance.now() >= end;
+      const pieces = await ask({ next: Number(id) });
+      for (const piece of pieces) {
+        goesOn &&= await take(Buffer.from(piece, 'base64'));
+      }
+      if (isLast) break;
+      if (pieces.length === 0) await pause(PAUSE_MS, stop);
     }
-    if (isLast && pieces.length === 0) break;
-    if (pieces.length === 0) await Promise.race([sleep(PAUSE_MS), aborted(stop)]);
-    else if (isLast) break;
+  } finally {
+    await ask({ stop: Number(id) });
   }
-  await ask({ stop: Number(id) });
 }
 
 async function showFile(file: string, values: Values): Promise<void> {
@@ -218,6 +237,8 @@ async function serveOnceMore(file: string, values: Values, backend: BackendOptio
     `${counts.same} as they were, ${counts.different} different, ` +
       `${counts.skipped} left out (of nodes or files from before the capture, or not whole)`,
   );
+  if (!requests.some(({ opcode }) => opcodeName(opcode) === 'INIT'))
+    write('The capture began after the guests had mounted: names that were there already are missing now.');
   if (counts.different > 0) process.exitCode = 1;
 }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '../../backend/index.js';
 
 /**
@@ -122,6 +123,21 @@ export class Stopped extends Error {
     const found = Object.entries(constants.signals).find(([, number]) => 128 + number === this.exitCode);
     return found?.[0] as NodeJS.Signals | undefined;
   }
+}
+
+/**
+ * For a command that shows something until it is ended: as {@link stopSignal}, and aborted too when
+ * nobody reads standard output any more.
+ */
+export function shownUntil(): AbortSignal {
+  const unread = new AbortController();
+  process.stdout.once('error', () => unread.abort());
+  return AbortSignal.any([stopSignal(), unread.signal]);
+}
+
+/** Resolves after so many milliseconds, or when the signal is aborted. */
+export async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await sleep(milliseconds, undefined, { signal }).catch(() => undefined);
 }
 
 /** Resolves when a signal is aborted. */

@@ -300,6 +300,11 @@ function complete(draft: Draft): void {
   if (settings['socket'] !== undefined && settings['fd'] !== undefined) {
     throw new UsageError('--socket-path and --fd: give one of them');
   }
+  const { migrationMode, migrationVerifyHandles } = draft.backend;
+  if (migrationMode === 'file-handles' && migrationVerifyHandles === true)
+    throw new UsageError(
+      '--migration-verify-handles: not with --migration-mode=file-handles, which finds nothing but the very same files',
+    );
   settings['tag'] ??= 'virtiofs';
   settings['locks'] ??= 'local';
   settings['exitOnDisconnect'] = true;

@@ -1,7 +1,7 @@
 import { LEAST_FREE } from '../status.js';
 import type { DaemonStatus, ExportStatus } from '../status-json.js';
 import { slowOpcodes, slowText } from '../slow-opcodes.js';
-import { waitLine } from '../status-text.js';
+import { waitLine, whole } from '../status-text.js';
 import { sum } from '../sum.js';
 import type { Finding } from './finding.js';
 
@@ -51,7 +51,7 @@ export function judgeDaemon(before: DaemonStatus, now: DaemonStatus): Finding[] 
       own.push({
         level: 'ok',
         about: `export ${one.tag}`,
-        text: `${requests} requests, nothing conspicuous`,
+        text: `${whole(requests)} requests, nothing conspicuous`,
       });
     }
     findings.push(...own);
@@ -145,7 +145,7 @@ function spaceFindings(old: ExportStatus | undefined, { space, errors }: ExportS
     const isNew = count > (old?.errors[name] ?? 0);
     findings.push({
       level: isNew ? 'problem' : 'warning',
-      text: `guests were told ${name} ${count} times${isNew ? ', and still are' : ''}`,
+      text: `guests were told ${name} ${whole(count)} times${isNew ? ', and still are' : ''}`,
       advice:
         name === 'EDQUOT'
           ? 'A quota is used up: raise it, or delete something.'
@@ -174,7 +174,7 @@ function errorFindings({ requests, errors }: ExportStatus): OfExport[] {
   if (eio > 0) {
     findings.push({
       level: 'problem',
-      text: `guests were told EIO ${eio} times`,
+      text: `guests were told EIO ${whole(eio)} times`,
       advice:
         'A disk, a network, or the backend fails: look at the log, and at dmesg. virtiofs-kit trace --errors shows which files.',
     });

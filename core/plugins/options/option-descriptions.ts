@@ -158,7 +158,8 @@ function explain(
 
 /** What is wrong, without the value itself, with which a schema's own message may begin. */
 function plain(issue: z.core.$ZodIssue, shown: string): string {
-  if (issue.code === 'invalid_type') return `must be a ${issue.expected}`;
+  if (issue.code === 'invalid_type')
+    return `must be ${/^[aeio]/.test(issue.expected) ? 'an' : 'a'} ${issue.expected}`;
   const isNumber = 'origin' in issue && (issue.origin === 'number' || issue.origin === 'int');
   if (issue.code === 'too_small' && isNumber) return `must be at least ${issue.minimum}`;
   if (issue.code === 'too_big' && isNumber) return `must be at most ${issue.maximum}`;

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +12,7 @@ import { promisify } from 'node:util';
 import { ours, startDaemon } from '../../../support/daemons.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { connectKept } from '../../../support/keepers.js';
-import { until } from '../../../support/vhost-user.js';
+import { temporaryFolder, until } from '../../../support/vhost-user.js';
 
 const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
@@ -98,6 +101,43 @@ test('requests are shown while they are served, from a file, and are served once
   );
   assert.ok('code' in refused && refused.code === 1);
   assert.match(refused.stdout, /differs: .* CREATE \/file .*; it was: ok; it is: EROFS\n/);
+});
+
+test('what nobody reads to its end is shown no further, without a word', async (t) => {
+  const { fuse, control } = await serving(t);
+  const file = control.replace(/control$/, 'trace');
+  // A capture that fills a pipe.
+  const recorded = cli('trace', 'record', control, file, '--seconds', '2');
+  await until(() => existsSync(file) && readFileSync(file).length > 0, 'a capture that has begun');
+  const over = new AbortController();
+  const working = (async () => {
+    while (!over.signal.aborted) await Promise.all(Array.from({ length: 50 }, () => fuse.getattr(ROOT)));
+  })();
+  await recorded;
+  for (const words of [
+    ['trace', 'show', file],
+    ['trace', control],
+    ['top', control, '--interval', '0.1'],
+  ]) {
+    const shown = spawn(process.execPath, [program, ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
+    t.after(() => shown.kill());
+    const [errors] = await Promise.all([
+      text(shown.stderr),
+      once(shown.stdout, 'data').then(() => shown.stdout.destroy()),
+    ]);
+    assert.equal(errors, '', words.join(' '));
+    if (shown.exitCode === null) await once(shown, 'exit');
+  }
+  over.abort();
+  await working;
+});
+
+test('a recording that does not begin leaves the file as it was', async (t) => {
+  const folder = temporaryFolder(t);
+  const file = join(folder, 'capture');
+  writeFileSync(file, 'older');
+  await assert.rejects(cli('trace', 'record', join(folder, 'none'), file), /no daemon listens there/);
+  assert.equal(readFileSync(file, 'utf8'), 'older');
 });
 
 test('mistakes are told in one line', async (t) => {

@@ -69,7 +69,7 @@ test('a daemon on which nothing is wrong is said to be well', () => {
   assert.deepEqual(only, {
     level: 'ok',
     about: 'export data',
-    text: '5000 requests, nothing conspicuous',
+    text: '5,000 requests, nothing conspicuous',
   });
 });
 
