@@ -52,21 +52,24 @@ const LEARNING_PAUSE_MS = 10_000;
 
 /**
  * Finds out which conditions the provider keeps, by a few requests on a key of our own that is
- * removed afterwards. Sets `bucket.capabilities`, unless a process before has found them out, and
+ * removed afterwards. Sets `bucket.capabilities`, unless a mount before has found them out, and
  * finds them out again when the server contradicts them.
- * @throws S3Failure if the bucket cannot be written.
+ * @param learned is called whenever they were found out.
+ * @throws S3Failure if the bucket cannot be written, unless nothing was to be found out.
  */
 export async function probe(
   bucket: Bucket,
   key: string,
   log: Logger,
   metrics: Metrics,
+  learned: () => Promise<void>,
   deadline: Deadline,
 ): Promise<void> {
   let learning: Promise<void> | undefined;
   const learn = async (until: Deadline): Promise<void> => {
     bucket.capabilities = await agreed(bucket, key, log, metrics, until);
     complain(bucket.capabilities, log);
+    await learned();
   };
   if (bucket.capabilities === undefined) await learn(deadline);
   let learnedAgain = Number.NEGATIVE_INFINITY;
@@ -80,6 +83,13 @@ export async function probe(
       'the S3 server refused a condition that held: what it keeps was found out again',
     );
   };
+}
+
+/** Writes and removes a key of our own. @throws S3Failure if the bucket cannot be written. */
+export async function tryWriting(bucket: Bucket, key: string, deadline: Deadline): Promise<void> {
+  const scratch = `${key}-${randomUUID()}`;
+  await bucket.put(scratch, Buffer.from('probe'), marked(), undefined, deadline);
+  await bucket.remove(scratch, deadline).catch(() => undefined);
 }
 
 /**

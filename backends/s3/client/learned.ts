@@ -1,12 +1,16 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile, rename, stat, writeFile } from 'node:fs/promises';
 import * as z from 'zod';
 import type { S3Options } from '../options.js';
 import type { Learned } from './bucket.js';
 
 /*
- * What was found out of a server, kept on disk for a process that follows one that was killed: its
- * guests need not wait until it is found out once more. An ordinary start does not read it.
+ * What was found out of a server, kept on disk for later mounts with the same cache folder, which
+ * need not wait until it is found out once more. What of it turns out to be wrong is found out
+ * again, and kept anew.
  */
+
+/** A file may be as much younger than the clock says, in milliseconds. */
+const CLOCK_STEP_MS = 1000;
 
 const schema = z.strictObject({
   server: z.string(),
@@ -21,9 +25,19 @@ const schema = z.strictObject({
   beside: z.strictObject({ grants: z.boolean(), tags: z.boolean(), self: z.string().optional() }),
 });
 
-/** @returns nothing where nothing that can be read was kept of this server. */
-export async function readLearned(path: string, options: S3Options): Promise<Learned | undefined> {
+/**
+ * @param maxAgeMs milliseconds since it was found out, at most.
+ * @returns nothing where nothing that can be read was kept of this server, or it is older.
+ */
+export async function readLearned(
+  path: string,
+  options: S3Options,
+  maxAgeMs: number,
+): Promise<Learned | undefined> {
   try {
+    const age = Date.now() - (await stat(path)).mtimeMs;
+    // A clock that was set back says nothing.
+    if (age > maxAgeMs || age < -CLOCK_STEP_MS) return undefined;
     const { server, capabilities, beside } = schema.parse(JSON.parse(await readFile(path, 'utf8')));
     return server === serverOf(options)
       ? { capabilities, beside: { ...beside, self: beside.self } }

@@ -7,7 +7,7 @@ import { gauge, UsageError } from '../../../core/backend/index.js';
 import type { Logger, Metric } from '../../../core/backend/index.js';
 import { Bucket } from '../client/bucket.js';
 import { readLearned, writeLearned } from '../client/learned.js';
-import { probe, sweep } from '../client/capabilities.js';
+import { probe, sweep, tryWriting } from '../client/capabilities.js';
 import { CommandSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
@@ -38,6 +38,9 @@ const FLUSH_TIMEOUT_SECONDS = 120;
 const START_TIMEOUT_SECONDS = 60;
 /** Seconds for the first answer. A start that fails says why before 5 are over. */
 const FIRST_ANSWER_SECONDS = 4;
+
+/** Milliseconds for which an ordinary start relies on what a mount before has found out. */
+const LEARNED_MAX_AGE_MS = 86_400_000;
 
 const ASIDES = 'changes are kept aside that lost a race or are damaged; see "virtiofs-kit s3 status"';
 
@@ -117,25 +120,34 @@ export class MountedBucket {
     if (options.bucket.startsWith('arn:') && options.endpoint !== undefined) {
       throw new UsageError(`bucket ${options.bucket}: an ARN names its server; leave --endpoint out`);
     }
-    const learnedPath = join(this.folder, 'server.json');
-    const learned = traces === undefined ? undefined : await readLearned(learnedPath, options);
+    const isNext = traces !== undefined;
+    const learned = await readLearned(this.#learnedPath, options, isNext ? Infinity : LEARNED_MAX_AGE_MS);
     if (learned !== undefined) bucket.adopt(learned);
     const left = await this.#exists(keys.reserved('probe'));
     if (!options.readOnly) {
       try {
         await sweep(bucket, left, deadline);
-        await probe(bucket, keys.reserved('probe'), log, metrics, deadline);
+        if (learned !== undefined && !isNext) await tryWriting(bucket, keys.reserved('probe'), deadline);
+        await probe(bucket, keys.reserved('probe'), log, metrics, () => this.#keepLearned(), deadline);
       } catch (error) {
         throw explained(error, options, true);
       }
-      if (learned === undefined)
-        await writeLearned(learnedPath, options, bucket.learned!).catch((error: unknown) =>
-          log.warn({ error: String(error) }, 'what was found out of the server could not be kept'),
-        );
     }
     await this.#disk?.start();
     if (!options.readOnly) await recover(this, this.folder, traces ?? new Traces(new Map()));
     else await traces?.settle(this, new Map());
+  }
+
+  /** Keeps what was found out of the server for later mounts. */
+  async #keepLearned(): Promise<void> {
+    const { options, log, bucket } = this.services;
+    await writeLearned(this.#learnedPath, options, bucket.learned!).catch((error: unknown) =>
+      log.warn({ error: String(error) }, 'what was found out of the server could not be kept'),
+    );
+  }
+
+  get #learnedPath(): string {
+    return join(this.folder, 'server.json');
   }
 
   /**

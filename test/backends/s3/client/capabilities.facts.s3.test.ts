@@ -34,7 +34,7 @@ describe('what is known of a server', () => {
   it('is found out by 14 requests', async () => {
     server.proxy.fault = () => undefined;
     server.proxy.seen.length = 0;
-    const mount = await open({ prefix: 'found-out' });
+    const mount = await open({ prefix: 'found-out', requestTimeout: 60 });
     assert.equal(server.proxy.seen.length, 14);
     await mount.close();
   });
