@@ -450,6 +450,13 @@ export class Sandbox implements AsyncDisposable {
     return this.#watches.read(posix.resolve('/', path), signal);
   }
 
+  /** What its changes take of `size` and `files`: bytes of content, and files and directories. */
+  usage(): { readonly bytes: number; readonly files: number } {
+    const space = this.#volume.backend.statfs();
+    const { blockSize = 0, blocks = 0, blocksFree = 0, files = 0, filesFree = 0 } = space;
+    return { bytes: (blocks - blocksFree) * blockSize, files: files - filesFree };
+  }
+
   /** What differs from what the sandbox began with, a fork from what the first one began with. */
   async diff(): Promise<SandboxChange[]> {
     await this.#sync();

@@ -2,10 +2,11 @@ import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { PassThrough, type Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { nameBytes, UsageError } from '../../backend/index.js';
+import { type Logger, nameBytes, UsageError } from '../../backend/index.js';
 import { createLogger } from '../../plugins/logger.js';
 import { Sandbox, type SandboxCommand } from '../../sandbox/index.js';
 import { FrameKind, frames, type Request, requestSchema, send, startRequestSchema } from './frames.js';
+import { MemoryGuard } from './memory-guard.js';
 import { connectTo, sandboxPlace, TakenPlace } from './places.js';
 import { consoleOf, namedLog } from './records.js';
 import type { StartOptions } from './start-options.js';
@@ -25,6 +26,8 @@ const FIRST_MS = 30_000;
 /** A sandbox that others use by its name. */
 interface Held {
   readonly box: Sandbox;
+  /** What it shared with another one when it was started. */
+  readonly inherited: ReturnType<Sandbox['usage']>;
   readonly server: Server;
   readonly place: TakenPlace;
 }
@@ -34,6 +37,7 @@ export class SandboxHolder {
   readonly #held = new Map<string, Held>();
   readonly #commands = new Map<number, SandboxCommand>();
   readonly #server = createServer((socket) => void this.#take(socket));
+  readonly #guard: MemoryGuard;
   /** Sandboxes that are being started. */
   #starting = 0;
   #isClosed = false;
@@ -44,6 +48,11 @@ export class SandboxHolder {
     this.#resolveEmpty = resolve;
   });
 
+  /** @param log of the process. */
+  constructor(log: Logger) {
+    this.#guard = new MemoryGuard(this.#held, log);
+  }
+
   /** Takes sandboxes to start, at a socket. */
   async listen(path: string): Promise<void> {
     await once(this.#server.listen(path), 'listening');
@@ -53,6 +62,7 @@ export class SandboxHolder {
   /** Ends all sandboxes. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#guard[Symbol.dispose]();
     this.#server.close();
     await Promise.all([...this.#held.values()].map(({ box }) => box.stop()));
   }
@@ -121,7 +131,7 @@ export class SandboxHolder {
   async #hold(name: string, place: TakenPlace, box: Sandbox): Promise<void> {
     const server = createServer((socket) => void this.#serve(box, socket));
     await once(server.listen(place.socket), 'listening');
-    this.#held.set(name, { box, server, place });
+    this.#held.set(name, { box, inherited: box.usage(), server, place });
     void box.ended.then(() => this.#forget(name));
   }
 

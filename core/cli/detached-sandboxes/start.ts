@@ -55,10 +55,11 @@ async function startHolder(place: string, key: string, cwd: string): Promise<voi
  */
 export async function holdSandboxes(key: string): Promise<void> {
   const stop = stopSignal();
-  surviveRejections(createLogger({ level: 'error', format: 'auto' }));
+  const log = createLogger({ level: 'error', format: 'auto' });
+  surviveRejections(log);
   const place = TakenPlace.take(holderPlace(key));
   if (place === undefined) return tellReady();
-  const holder = new SandboxHolder();
+  const holder = new SandboxHolder(log);
   await holder.listen(place.socket);
   tellReady();
   await Promise.race([aborted(stop), holder.empty]);
