@@ -4,7 +4,7 @@ import type { RecordLog } from './log.js';
  * A log is compacted when it has more words than `SMALL_WORDS`, and more than `GROWTH` times as
  * many as the present state takes; or before it fills half of its part.
  */
-const SMALL_WORDS = 1 << 16;
+const SMALL_WORDS = 1 << 18;
 const GROWTH = 3;
 
 /**
@@ -48,8 +48,8 @@ export class Compaction {
   collect(): void {
     const log = this.#log;
     if (this.#pass === undefined) {
-      const many = Math.min(GROWTH * this.#needed, log.capacity >>> 1);
-      if (log.length <= Math.max(SMALL_WORDS, many)) return;
+      const many = Math.max(SMALL_WORDS, GROWTH * this.#needed);
+      if (log.length <= Math.min(many, log.capacity >>> 1)) return;
       this.#boundary();
       log.turn();
       this.#driven = log.position;

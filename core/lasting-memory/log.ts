@@ -27,7 +27,7 @@ const HEADER_WORDS = 1024;
 const FEW_BYTES = 64;
 
 /** A part that was left is given back if it has more words than this. */
-const KEPT_WORDS = 1 << 18;
+const KEPT_WORDS = 1 << 19;
 
 /**
  * A log of records in shared memory, which a later process reads when this one was killed.

@@ -85,6 +85,8 @@ export class Journal {
   readonly #holder: DescriptorHolder;
   readonly #logger: Logger;
   readonly #sessions = new Map<number, SessionJournal>();
+  /** Those of all sessions: asked at each removal. */
+  #counts: readonly LookupCounts[] = [];
   readonly #held = new Map<Slot, number>();
   /** What the guests' requests have lately found. */
   readonly names: RecentNames;
@@ -125,6 +127,7 @@ export class Journal {
   register(session: JournaledSession, place: SessionPlace): SessionJournal {
     const one = new SessionJournal(this, this.#log, this.#nextSession++, session, place);
     this.#sessions.set(one.id, one);
+    this.#counts = [...this.#counts, session.counts];
     one.describe();
     this.boundary();
     return one;
@@ -170,9 +173,10 @@ export class Journal {
 
   /** Whether a node is open or has locks. */
   isInUse(slot: Slot): boolean {
-    let known = 0;
-    for (const { counts } of this.#sessions.values()) if (counts.of(slot) > 0) known += 1;
-    return this.#export.nodes.references(slot) > known;
+    const { nodes } = this.#export;
+    let others = nodes.references(slot);
+    for (let i = 0; i < this.#counts.length; i++) if (this.#counts[i]!.of(slot) > 0) others -= 1;
+    return others > 0;
   }
 
   /**
@@ -221,6 +225,7 @@ export class Journal {
   /** @internal For a session that has ended. */
   forget(session: SessionJournal): void {
     this.#sessions.delete(session.id);
+    this.#counts = this.#counts.filter((counts) => counts !== session.counts);
     if (this.has(2)) {
       this.#log.put(RecordType.SESSION_END | (2 << 8));
       this.#log.put(session.id);

@@ -1,15 +1,25 @@
-import { heapLimit } from '../../backend/limits.js';
 import type { NodeIdHigh, NodeIdLow, Slot } from '../ids.js';
 import { NO_SLOT, type NodeTable } from '../node-table.js';
 
-/** Bytes of memory for a name that is kept: its place, and 255 characters not in Latin-1. */
-const NAME_BYTES = 552;
-/** Names that are kept, a power of two: what a 64th of the heap holds, and 17 MB at most. */
-const PLACES = Math.min(32_768, 2 ** Math.floor(Math.log2(heapLimit / 64 / NAME_BYTES)));
+/** Names that are kept, a power of two. Their memory is 4 MB. */
+const PLACES = 32_768;
+/** UTF-16 units of the longest name that is kept. */
+const NAME_UNITS = 48;
 
-/** Words of a place: the hash, the ids of directory and node, the node's slot. */
-const Cell = { HASH: 0, PARENT_LOW: 1, PARENT_HIGH: 2, LOW: 3, HIGH: 4, SLOT: 5, DIRECTORY: 6 } as const;
+/** Words of a place: the hash, the ids of directory and node, its slot, units of the name. */
+const Cell = {
+  HASH: 0,
+  PARENT_LOW: 1,
+  PARENT_HIGH: 2,
+  LOW: 3,
+  HIGH: 4,
+  SLOT: 5,
+  DIRECTORY: 6,
+  LENGTH: 7,
+} as const;
 const CELL_WORDS = 8;
+/** Places among which a name may be, two lines of the processor's cache. */
+const WAYS = 4;
 const NOWHERE = -1;
 
 /** What {@link RecentNames} says of a name of which it knows nothing. */
@@ -25,13 +35,20 @@ export const NOT_RECENT = -2 as Slot;
  */
 export class RecentNames {
   readonly #nodes: NodeTable;
-  readonly #names: string[] = Array.from({ length: PLACES }, () => '');
-  /** Of each place a {@link Cell}: one line of the processor's cache. */
+  /** No strings: the garbage collector would copy each of them. */
+  readonly #names = new Uint16Array(PLACES * NAME_UNITS);
+  /** Of each place a {@link Cell}. */
   readonly #cells = new Int32Array(PLACES * CELL_WORDS);
   #version = 0;
   #underWay = 0;
   /** Where the cell of the last {@link find} begins. */
   #found = NOWHERE;
+  /** Which of its places the next name takes that finds all of them taken. */
+  #nextWay = 0;
+  /** What {@link #hash} was last asked, and its answer. */
+  #lastName = '';
+  #lastParentLow = 0;
+  #lastHash = 0;
 
   constructor(nodes: NodeTable) {
     this.#nodes = nodes;
@@ -60,7 +77,7 @@ export class RecentNames {
   change(parent: Slot, name: string): void {
     this.#version = (this.#version + 1) | 0;
     const at = this.#find(parent, name);
-    if (at >= 0) this.#names[at / CELL_WORDS] = '';
+    if (at >= 0) this.#cells[at + Cell.LENGTH] = 0;
   }
 
   /** A change does not end at once. {@link end} is called when it has ended. */
@@ -97,36 +114,75 @@ export class RecentNames {
 
   /** @returns where the name's cell begins, or {@link NOWHERE} if what was found does not count. */
   #put(parent: Slot, name: string, slot: Slot, version: number): number {
-    if (version !== this.#version || this.#underWay > 0) return NOWHERE;
+    if (version !== this.#version || this.#underWay > 0 || name.length > NAME_UNITS) return NOWHERE;
     const hash = this.#hash(parent, name);
-    const place = hash & (PLACES - 1);
-    const at = place * CELL_WORDS;
+    const known = this.#look(hash, parent, name);
+    const at = known >= 0 ? known : this.#vacate(hash);
     const cells = this.#cells;
-    this.#names[place] = name;
+    cells[at + Cell.SLOT] = slot;
+    if (known >= 0) return at;
     cells[at + Cell.HASH] = hash;
     cells[at + Cell.PARENT_LOW] = this.#nodes.idLow(parent);
     cells[at + Cell.PARENT_HIGH] = this.#nodes.idHigh(parent);
-    cells[at + Cell.SLOT] = slot;
+    cells[at + Cell.LENGTH] = name.length;
+    const from = (at / CELL_WORDS) * NAME_UNITS;
+    for (let i = 0; i < name.length; i++) this.#names[from + i] = name.charCodeAt(i);
     return at;
   }
 
   /** @returns where the name's cell begins, or {@link NOWHERE}. */
   #find(parent: Slot, name: string): number {
-    const hash = this.#hash(parent, name);
-    const place = hash & (PLACES - 1);
-    const at = place * CELL_WORDS;
-    const cells = this.#cells;
-    const isIts =
-      cells[at + Cell.HASH] === hash &&
-      cells[at + Cell.PARENT_LOW] === this.#nodes.idLow(parent) &&
-      cells[at + Cell.PARENT_HIGH] === this.#nodes.idHigh(parent) &&
-      this.#names[place] === name;
-    return isIts ? at : NOWHERE;
+    return this.#look(this.#hash(parent, name), parent, name);
   }
 
-  #hash(parent: Slot, name: string): number {
-    let hash: number = this.#nodes.idLow(parent);
-    for (let i = 0; i < name.length; i++) hash = Math.imul(hash, 31) + name.charCodeAt(i);
-    return hash ^ (hash >>> 16);
+  #look(hash: number, parent: Slot, name: string): number {
+    const cells = this.#cells;
+    const first = firstCell(hash);
+    for (let at = first; at < first + WAYS * CELL_WORDS; at += CELL_WORDS) {
+      if (cells[at + Cell.HASH] !== hash) continue;
+      const isIts =
+        cells[at + Cell.LENGTH] === name.length &&
+        cells[at + Cell.PARENT_LOW] === this.#nodes.idLow(parent) &&
+        cells[at + Cell.PARENT_HIGH] === this.#nodes.idHigh(parent) &&
+        this.#isNamed(at, name);
+      if (isIts) return at;
+    }
+    return NOWHERE;
   }
+
+  #isNamed(at: number, name: string): boolean {
+    const from = (at / CELL_WORDS) * NAME_UNITS;
+    for (let i = 0; i < name.length; i++) if (this.#names[from + i] !== name.charCodeAt(i)) return false;
+    return true;
+  }
+
+  /** @returns where a cell begins that another name may have. */
+  #vacate(hash: number): number {
+    const first = firstCell(hash);
+    for (let at = first; at < first + WAYS * CELL_WORDS; at += CELL_WORDS)
+      if (this.#cells[at + Cell.LENGTH] === 0) return at;
+    this.#nextWay = (this.#nextWay + 1) % WAYS;
+    return first + this.#nextWay * CELL_WORDS;
+  }
+
+  /** Every bit depends on every character: numbered names must not share places. */
+  #hash(parent: Slot, name: string): number {
+    const low = this.#nodes.idLow(parent);
+    // A request asks of a name, changes it, and says what became of it.
+    if (name === this.#lastName && low === this.#lastParentLow) return this.#lastHash;
+    let hash: number = low;
+    for (let i = 0; i < name.length; i++) hash = Math.imul(hash, 31) + name.charCodeAt(i);
+    hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+    hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+    hash ^= hash >>> 16;
+    this.#lastName = name;
+    this.#lastParentLow = low;
+    this.#lastHash = hash;
+    return hash;
+  }
+}
+
+/** Where the first of the cells begins among which a name with such a hash may be. */
+function firstCell(hash: number): number {
+  return (hash & (PLACES / WAYS - 1)) * WAYS * CELL_WORDS;
 }

@@ -18,7 +18,7 @@ import { Random, repetitions, withSeed } from '../../../support/random.js';
 import { TinyBackend } from '../../../support/tiny-backend.js';
 
 /** Words of a journal that is compacted now and then. */
-const WORDS = 1 << 19;
+const WORDS = 1 << 18;
 
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 

@@ -24,6 +24,14 @@ test('as many names are kept as there are places, however many a guest asks for'
   assert.equal(names.find(ROOT_SLOT, 'another'), NOT_RECENT);
 });
 
+test('numbered names do not take the places of each other', () => {
+  const names = recentNames();
+  const numbered = Array.from({ length: 2_000 }, (_, i) => `f${i}`);
+  for (const name of numbered) names.missing(ROOT_SLOT, name, names.version);
+  const lost = numbered.filter((name) => names.find(ROOT_SLOT, name) !== NO_SLOT);
+  assert.ok(lost.length < 20, `${lost.length} names`);
+});
+
 test('what was found before another change began, or while one is under way, does not count', () => {
   const names = recentNames();
   const { version } = names;
