@@ -17,7 +17,7 @@ import { canImpersonate } from './calls/impersonation.js';
 import { creationOperations } from './operations/creation.js';
 import { dataOperations } from './operations/data.js';
 import { directoryOperations } from './operations/directory.js';
-import { identityOperations } from './nodes/durable-keys.js';
+import { identityOperations, isKey } from './nodes/durable-keys.js';
 import { migrationOperations } from './nodes/migration.js';
 import { traceOperations } from './nodes/last-seen.js';
 import { lookupOperations } from './operations/lookup.js';
@@ -80,6 +80,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
   };
   const { gather, startThreads, stopThreads, held, adoptFile, ...data } = dataOperations(share);
   const { adoptNode, recover, finding, places, ...identity } = identityOperations(share);
+  const { recoverByName, ...traces } = traceOperations(share, places);
   const watches = new Watches(share, log);
   const backend: Backend<Node, OpenFile> = {
     cache,
@@ -120,8 +121,8 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
       return end;
     },
     held,
-    recover,
-    ...traceOperations(share, places),
+    recover: (key) => (isKey(key) ? recoverByName(key) : undefined) ?? recover(key),
+    ...traces,
     migration: migrationOperations(share, finding),
     descriptor: (node) => share.nodes.descriptor(node),
     adoptNode,

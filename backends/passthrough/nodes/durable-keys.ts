@@ -2,7 +2,7 @@ import type { Fd } from '../../../core/system/index.js';
 import { decodeName, FsError, type NodeKey } from '../../../core/backend/index.js';
 import { AT, close, O, openat, openat2, readlinkat } from '../../../core/system/calls/files.js';
 import type { Mount } from './mounts.js';
-import type { Node } from './nodes.js';
+import { inoText, type Node } from './nodes.js';
 import { at, bytes, offset, putDescriptorPath, putLong, putTarget, words } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { takeHandle } from './node-finder.js';
@@ -101,15 +101,19 @@ export function identityOperations(share: Share) {
     return given === undefined ? enterFile(fd) : enter(fd, given);
   }
 
-  /** The node of a directory of the share, if it is known and has a handle. */
+  /** The node of a directory of the share, if it is known. */
   function directoryAt(path: string): Node | undefined {
     if (path === '') return share.root;
     const fd = openBeneath(share.descriptor(share.root), path);
     if (fd < 0) return undefined;
     const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
-    const isNamed = mount !== undefined && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0;
+    let node: Node | undefined;
+    if (mount !== undefined && mount.fd < 0)
+      node = nodes.findByStat(mount.index, statInoLow(), statInoHigh());
+    else if (mount !== undefined && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0)
+      node = nodes.findByHandle(mount.index);
     close(fd);
-    return isNamed ? nodes.findByHandle(mount.index) : undefined;
+    return node;
   }
 
   /**
@@ -215,7 +219,7 @@ export function identityOperations(share: Share) {
     recover,
     adoptNode,
     /** For `traceOperations`. */
-    places: { key, pathOf: (name: Uint8Array) => remembered.get(textOf(name)), directoryAt },
+    places: { key, pathOf: (name: Uint8Array) => remembered.get(textOf(name)), directoryAt, enter },
     /** For `migrationOperations`. */
     finding: { key, resolveAt, resolveHandle, translate, enterFile },
 
@@ -275,6 +279,13 @@ export function textOf(key: Uint8Array): string {
 /** Whether it may be a key of this backend. */
 export function isKey(given: NodeKey): given is Uint8Array {
   return given instanceof Uint8Array && given.length % 4 === 0 && given.length <= KEY_MAX_BYTES;
+}
+
+/** The inode number, as text, in the key of a file without a handle; undefined in other keys. */
+export function inoOf(given: Uint8Array): string | undefined {
+  if (given.length <= HEADER_WORDS * 4) return undefined;
+  const read = new Uint32Array(given.slice(0, (HEADER_WORDS + 2) * 4).buffer);
+  return read[3] === BY_INODE ? inoText(read[4]!, read[5]!) : undefined;
 }
 
 /** Whether a key is the root's. */

@@ -15,6 +15,7 @@ import {
   statDeviceNumber,
   statInoHigh,
   statInoLow,
+  statLinks,
   statMode,
   statMount,
   statName,
@@ -143,7 +144,10 @@ export class NodeFinder {
       else if (this.#newIn === parent) this.#newIn = undefined;
       const isNew = this.#nodes.size > size;
       if (mount !== undefined && node !== undefined && this.#holds(node, isNew)) {
-        if (this.#recordsNames) this.#seen(node, parent, text);
+        if (this.records(node)) {
+          if (node.parent !== parent || node.name !== text) this.#keepsOther(node);
+          this.#seen(node, parent, text);
+        }
         return node;
       }
       if (attempt === LOOKUP_ATTEMPTS) throw FsError.of('EAGAIN');
@@ -158,13 +162,23 @@ export class NodeFinder {
   adopted(parent: Node, fd: Fd, text: string): Node {
     const mount = this.#mountOf(parent);
     const node = this.#known(mount) ?? this.#identifyDescriptor(mount, fd, -1 as Fd);
-    if (this.#recordsNames && text !== '') this.#seen(node, parent, text);
+    if (text !== '' && this.records(node)) this.#seen(node, parent, text);
     return node;
   }
 
-  /** Whether places of nodes are recorded, which only {@link reopen} under Landlock needs. */
-  get recordsNames(): boolean {
-    return this.#recordsNames;
+  /**
+   * Whether it is recorded where a node was seen last: {@link reopen} needs that under Landlock,
+   * and who follows this process, if it is killed, to find files without handles.
+   */
+  records(node: Node): boolean {
+    return this.#recordsNames || !this.#nodes.hasHandle(node);
+  }
+
+  /** Where a file with several names was seen before it may be found, too. */
+  #keepsOther(node: Node): void {
+    const { parent, name } = node;
+    if (parent === undefined || this.#nodes.hasHandle(node) || isDirectory(statMode())) return;
+    if (statLinks() > 1) node.other = { parent, name };
   }
 
   #seen(node: Node, parent: Node, name: string): void {
@@ -245,16 +259,27 @@ export class NodeFinder {
     }
   }
 
-  /** The known node that a name stands for, if the mount has file handles. */
+  /** The known node that a name stands for, if that is certain, on its directory's mount. */
   known(parent: Node, fd: Fd, name: number): Node | undefined {
     const mount = this.#mountOf(parent);
-    if (mount.fd < 0 || takeHandle(fd, name, 0) < 0 || !isMountOf(handleMount(), mount.id)) return undefined;
+    if (mount.fd < 0)
+      return statName(fd, name) < 0 || statMount() !== mount.id ? undefined : this.#known(mount);
+    if (takeHandle(fd, name, 0) < 0 || !isMountOf(handleMount(), mount.id)) return undefined;
     return this.#nodes.findByHandle(mount.index);
+  }
+
+  /** Records where a node without a handle is about to get a name, to be found there or here. */
+  moves(node: Node | undefined, parent: Node, name: string): void {
+    if (node === undefined || this.#nodes.hasHandle(node)) return;
+    node.other = { parent, name };
+    if (node[engineSlot] >= 0) this.onMoved?.(node);
   }
 
   /** Records the new name of a node after a rename. */
   moved(node: Node | undefined, parent: Node, name: string): void {
-    if (this.#recordsNames && node !== undefined) this.#seen(node, parent, name);
+    if (node === undefined) return;
+    node.other = undefined;
+    if (this.records(node)) this.#seen(node, parent, name);
   }
 
   /** Opens the file handle in call memory. @returns an O_PATH descriptor or minus the errno. */

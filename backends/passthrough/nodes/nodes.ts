@@ -25,11 +25,16 @@ export class Node {
   /** Its open files, a list linked by `next`. */
   open: OpenFile | undefined = undefined;
   /**
-   * Directory in which the file was last seen, and its name there. Recorded only under Landlock:
-   * see `Share.reopen`.
+   * Directory in which the file was last seen, and its name there. Recorded under Landlock, and of
+   * files without handles: see `NodeFinder.records`.
    */
   parent: Node | undefined = undefined;
   name = '';
+  /**
+   * Another place where a file without a handle may be: a hard link of it, or where it is after a
+   * rename whose end nobody has seen.
+   */
+  other: { readonly parent: Node; readonly name: string } | undefined = undefined;
 
   constructor(slot: number) {
     this.slot = slot;
@@ -305,10 +310,15 @@ export class Nodes {
     return this.#inoLow[node.slot] === inoLow && this.#inoHigh[node.slot] === inoHigh;
   }
 
+  /** The node's inode number as text. */
+  inoText({ slot }: Node): string {
+    return inoText(this.#inoLow[slot]!, this.#inoHigh[slot]!);
+  }
+
   /** The node's mount and inode number as text. */
   placeText(node: Node): string {
     const { slot } = node;
-    return `${this.#info[slot]! & 0xfff}:${this.#inoHigh[slot]! >>> 0}:${this.#inoLow[slot]! >>> 0}`;
+    return `${this.#info[slot]! & 0xfff}:${this.inoText(node)}`;
   }
 
   /** Adds a node that is identified by the handle in call memory. */
@@ -744,4 +754,9 @@ function remove(heads: Int32Array, next: Int32Array, head: number, slot: number)
 function widen<T extends Uint16Array | Uint32Array | Int32Array>(column: T, wider: T): T {
   wider.set(column);
   return wider;
+}
+
+/** An inode number as text. */
+export function inoText(low: number, high: number): string {
+  return `${high >>> 0}:${low >>> 0}`;
 }

@@ -212,6 +212,8 @@ export function creationOperations(share: Share) {
         pinNamed(newParent, to, newPath);
       else if (replaces) pinLastName(newParent, to, newPath);
       const large = replaces ? openLarge(newParent, to, newPath) : undefined;
+      share.finder.moves(node, newParent, newName);
+      share.finder.moves(other, parent, name);
       const code = renameat2(from, path, to, newPath, flags);
       if (large !== undefined) leave(large, code >= 0);
       if (code < 0) throw FsError.of(-code);

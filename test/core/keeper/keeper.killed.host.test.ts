@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
   readlinkSync,
   readSync,
+  renameSync,
   rmSync,
   writeFileSync,
   writeSync,
@@ -16,7 +18,14 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startDaemon } from '../../support/daemons.js';
-import { FuseClient, type FuseTransport, ROOT, rejectsWith } from '../../support/fuse-client.js';
+import { InitFlag } from '../../../core/fuse/wire/abi.js';
+import {
+  FuseClient,
+  type FuseTransport,
+  ROOT,
+  rejectsWith,
+  usualInitFlags,
+} from '../../support/fuse-client.js';
 import {
   connectKept as connect,
   enginesOf,
@@ -36,6 +45,9 @@ import { fuseTransport } from '../../support/vhost-user.js';
 const KILLS = Number(process.env['VIRTIOFS_KIT_ENGINES'] ?? 4);
 
 const kept = { passthrough, 'passthrough with a queue thread': keptThreaded, memfs };
+const withoutHandles = keeping(
+  '--backend passthrough --shared-dir DIRECTORY --inode-file-handles never'.split(' '),
+);
 
 /** Sends each request by another of two queues. */
 function byTwoQueues(transport: FuseTransport): FuseTransport {
@@ -81,7 +93,9 @@ for (const [name, daemon] of Object.entries(kept)) {
     );
     assert.equal(await running.stop(), 0);
   });
+}
 
+for (const [name, daemon] of Object.entries({ ...kept, 'passthrough without file handles': withoutHandles }))
   test(`requests are carried out once, however often the engine is killed, on ${name}`, async (t) => {
     const running = startDaemon(t, daemon);
     const { frontEnd } = await connect(t, running, { requestQueues: 2 });
@@ -106,7 +120,6 @@ for (const [name, daemon] of Object.entries(kept)) {
       isEnough: (lines, directories) => lines > 100 && directories > 20,
     });
   });
-}
 
 for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
   test(`a directory that was removed just before the engine is killed is there for who is in it, on ${name}`, async (t) => {
@@ -139,6 +152,65 @@ for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
     assert.equal(await running.stop(), 0);
   });
 }
+
+test('files without file handles are found by their names when the engine is killed, and no others', async (t) => {
+  const running = startDaemon(t, withoutHandles);
+  const { fuse } = await connect(t, running);
+  await fuse.init();
+  const above = await fuse.mkdir(ROOT, 'above');
+  const within = await fuse.mkdir(above.nodeid, 'within');
+  const file = await fuse.create(within.nodeid, 'file');
+  await fuse.write(file.entry.nodeid, file.open.fh, 0, Buffer.from('data'));
+  const linked = await fuse.create(within.nodeid, 'linked');
+  await fuse.link(linked.entry.nodeid, ROOT, 'link');
+  await fuse.unlink(within.nodeid, 'linked');
+  const replaced = await fuse.create(ROOT, 'replaced');
+  await fuse.rename(ROOT, 'above', ROOT, 'moved');
+  await fuse.rename(within.nodeid, 'file', above.nodeid, 'moved');
+  const here = join(running.directory, 'here');
+  writeFileSync(here, 'another');
+  renameSync(here, join(running.directory, 'replaced'));
+
+  for (let times = 0; times < 3; times++) {
+    if (times === 1) await upgrade(running);
+    await killEngine(running);
+    const { nodeid } = file.entry;
+    assert.equal(Buffer.from(await fuse.read(nodeid, file.open.fh, 0, 9)).toString(), 'data');
+    assert.equal((await fuse.lookup(above.nodeid, 'moved')).nodeid, nodeid);
+    assert.equal((await fuse.lookup(above.nodeid, 'within')).nodeid, within.nodeid);
+    assert.equal((await fuse.getattr(within.nodeid)).nlink, 2);
+    assert.equal((await fuse.read(linked.entry.nodeid, linked.open.fh, 0, 9)).length, 0);
+    assert.equal((await fuse.lookup(ROOT, 'link')).nodeid, linked.entry.nodeid);
+    await rejectsWith(fuse.getattr(replaced.entry.nodeid), constants.errno.ESTALE);
+  }
+  assert.equal(await running.stop(), 0);
+});
+
+test('a file that a guest has forgotten is found by its handle over an upgrade, and not when the engine is killed', async (t) => {
+  const daemon = keeping('--backend passthrough --shared-dir DIRECTORY --max-remembered 10'.split(' '));
+  const running = startDaemon(t, daemon);
+  const { fuse } = await connect(t, running);
+  await fuse.init(usualInitFlags | BigInt(InitFlag.EXPORT_SUPPORT));
+  const { nodeid } = await fuse.mkdir(ROOT, 'directory');
+  await fuse.forget(nodeid, 1n);
+  await upgrade(running);
+  assert.equal((await fuse.lookup(nodeid, '.')).nodeid, nodeid);
+  await fuse.forget(nodeid, 1n);
+  await killEngine(running);
+  await rejectsWith(fuse.lookup(nodeid, '.'), constants.errno.ESTALE);
+  assert.equal(await running.stop(), 0);
+});
+
+test('a keeper that is killed takes its engines with it, and a monitor sees its connection end', async (t) => {
+  const running = startDaemon(t, passthrough);
+  const { fuse, frontEnd } = await connect(t, running);
+  await fuse.init();
+  while (enginesOf(running).length < 2) await sleep(10);
+  const engines = enginesOf(running);
+  await running.stop('SIGKILL');
+  assert.ok((await frontEnd.ended) instanceof Error);
+  while (engines.some((pid) => existsSync(`/proc/${pid}`))) await sleep(20);
+});
 
 test('what memfs began with is not loaded again', async (t) => {
   const running = startDaemon(t, {
