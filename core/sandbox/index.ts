@@ -3,7 +3,8 @@
  *
  * - `sandbox.ts`: a sandbox from start to end, with `options.ts`. `base.ts`: what it begins with:
  *   a directory, an image, or a snapshot of another one. `users.ts`: its users by name.
- *   `path-rules.ts`: what its commands do not see, or not change. `watch.ts`: who hears of changes;
+ *   `path-rules.ts`: what its commands do not see, or not change. `audit.ts`: a log of what they
+ *   read and change. `watch.ts`: who hears of changes;
  *   `merge.ts`: what a fork has changed, for another one.
  * - `image/`: images of containers. `store.ts` has their files, `documents.ts` the forms of their
  *   JSON, `digest.ts` digests, `compression.ts` what layers are packed by; `image.ts` reads them,

@@ -45,6 +45,11 @@ export interface SandboxOptions {
   readonly hideSecrets?: boolean | undefined;
   /** What commands may reach. Default: nothing. */
   readonly network?: NetworkOptions | undefined;
+  /**
+   * File to whose end a line of JSON is added for each reading and change of files by commands, and
+   * for what they are refused. Forks have none, unless they are given one.
+   */
+  readonly audit?: string | undefined;
   /** Environment of commands, beside PATH, HOME and with a terminal TERM. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** User of commands: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Default: root. */

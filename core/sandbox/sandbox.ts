@@ -20,7 +20,9 @@ import {
   type OverlayBackend,
   writeLayer,
 } from '../../backends/overlay/index.js';
+import type { AccessLog } from '../trace/access-log.js';
 import { agentScript, BUSYBOX, CONTROL, type Mount, OWN_FOLDERS, ROOT, type TerminalSize } from './agent.js';
+import { openAudit } from './audit.js';
 import { type Base, directoryBase, emptyFolder, imageBase, SandboxSnapshot } from './base.js';
 import { SandboxCommand } from './command.js';
 import { ControlShare, Folder, Source } from './control-share.js';
@@ -104,6 +106,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #published: Server[] = [];
   #network: NetworkProxy | undefined;
   #daemon: Daemon | undefined;
+  #audit: AccessLog | undefined;
   #guest: Guest | undefined;
   #temporary: TemporaryFolder | undefined;
   /** Settles when the agent has ended. */
@@ -197,6 +200,11 @@ export class Sandbox implements AsyncDisposable {
     await this.#checkFolder(this.#cwd, shared);
     if (user !== undefined) await findUser(this.files, user);
     this.#daemon = await Daemon.start({ exports, log: this.#log, registry: new BackendRegistry() });
+    const { audit } = this.#options;
+    if (audit !== undefined) {
+      const places = shared.map(({ path }, index) => [`mount${index}`, path] as const);
+      this.#audit = openAudit(audit, new Map([['root', ''], ...places]), this.#daemon.tracing);
+    }
     const late = timeout === undefined ? [] : [AbortSignal.timeout(timeout * 1000)];
     const ends = [this.#ending.signal, ...(signal === undefined ? [] : [signal]), ...late];
     const { memory, cpus, accelerator, kernel, qemu, append } = this.#options;
@@ -405,7 +413,8 @@ export class Sandbox implements AsyncDisposable {
    */
   async fork(count = 1, options: Omit<SandboxOptions, 'root' | 'image' | 'base'> = {}): Promise<Sandbox[]> {
     using base = await this.snapshot();
-    const settings = { ...this.#options, root: undefined, image: undefined, ...options, base };
+    const own = { root: undefined, image: undefined, audit: undefined };
+    const settings = { ...this.#options, ...own, ...options, base };
     const boxes: Sandbox[] = [];
     let left = count;
     const start = async (): Promise<void> => {
@@ -538,6 +547,7 @@ export class Sandbox implements AsyncDisposable {
     // Its files are thrown away, so that nothing needs to be written.
     this.#guest?.kill();
     await this.#guest?.ended();
+    this.#audit?.close();
     if (this.#daemon !== undefined) await this.#daemon.close();
     else if (this.#isMounted) await this.#overlay.unmount?.();
     this.#temporary?.[Symbol.dispose]();

@@ -3,7 +3,7 @@ import { UsageError } from '../backend/index.js';
 import { type Fd, Output, OwnedFd } from '../system/index.js';
 import { filterOf, type TraceFilter } from './filter.js';
 import { lostRequestsLine, requestLine } from './lines.js';
-import { CaptureReader, type TraceEvent } from './reader.js';
+import { CaptureReader, type TracedRequest, type TraceEvent } from './reader.js';
 import { RecordBuffer } from './record-buffer.js';
 import type { TraceReader, Tracing } from './tracing.js';
 
@@ -37,6 +37,26 @@ export function openAccessLog(file: string): OwnedFd | undefined {
   }
 }
 
+/** Which requests have lines, and how those are, less their end. */
+export interface LogForm {
+  readonly shows: (one: TracedRequest) => boolean;
+  readonly line: (one: TracedRequest) => string;
+  /** Says that requests are missing, which came faster than they could be made lines. */
+  readonly lostRequests: (count: number) => string;
+  /** Says that lines are missing, for which there was no room. */
+  readonly lostLines: (count: number) => string;
+}
+
+/** Lines for people. */
+export function textForm(filter: TraceFilter): LogForm {
+  return {
+    shows: filterOf(filter),
+    line: requestLine,
+    lostRequests: lostRequestsLine,
+    lostLines: (count) => `# ${count} lines are missing: there was no room for them`,
+  };
+}
+
 /**
  * A line for each request, in a file. Lines are made together, between requests. Where they come
  * faster than they can be made or written, some are left out, and a line says how many.
@@ -44,7 +64,7 @@ export function openAccessLog(file: string): OwnedFd | undefined {
 export class AccessLog {
   readonly #fd: OwnedFd | undefined;
   readonly #output: Output;
-  readonly #shows: ReturnType<typeof filterOf>;
+  readonly #form: LogForm;
   readonly #capture = new CaptureReader();
   readonly #tracing: Tracing;
   readonly #reader: TraceReader;
@@ -54,14 +74,14 @@ export class AccessLog {
   #turn: NodeJS.Immediate | undefined;
 
   /** @param fd where lines go, which is closed at the end; undefined for standard output. */
-  constructor(fd: OwnedFd | undefined, filter: TraceFilter, tracing: Tracing) {
+  constructor(fd: OwnedFd | undefined, form: LogForm, tracing: Tracing) {
     this.#fd = fd;
     this.#output = new Output(
       fd?.value ?? STDOUT,
       LINES_WAITING_BYTES,
-      (count) => `# ${count} lines are missing: there was no room for them\n`,
+      (count) => `${form.lostLines(count)}\n`,
     );
-    this.#shows = filterOf(filter);
+    this.#form = form;
     this.#tracing = tracing;
     this.#reader = { buffer: new RecordBuffer(RECORDS_WAITING_BYTES, () => this.#later()), data: false };
     tracing.open(this.#reader);
@@ -76,7 +96,7 @@ export class AccessLog {
     clearImmediate(this.#turn);
     let left = 0;
     while (this.#next() !== undefined) left += 1;
-    if (left > 0) this.#output.write(`${lostRequestsLine(left)}\n`);
+    if (left > 0) this.#output.write(`${this.#form.lostRequests(left)}\n`);
     this.#output.close();
     this.#fd?.close();
   }
@@ -93,8 +113,8 @@ export class AccessLog {
     let lines = '';
     let isLate = false;
     for (let event = this.#next(); event !== undefined; event = isLate ? undefined : this.#next()) {
-      if ('lost' in event) lines += `${lostRequestsLine(event.lost)}\n`;
-      else if (this.#shows(event)) lines += `${requestLine(event)}\n`;
+      if ('lost' in event) lines += `${this.#form.lostRequests(event.lost)}\n`;
+      else if (this.#form.shows(event)) lines += `${this.#form.line(event)}\n`;
       isLate = performance.now() >= until;
     }
     if (lines !== '') this.#output.write(lines);

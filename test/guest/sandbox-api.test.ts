@@ -79,6 +79,7 @@ describe('a sandbox', () => {
         '/mnt/fixed': { source: join(folder, 'fixed'), readOnly: true },
       },
       env: { GREETING: "it's\n$HOME" },
+      audit: join(folder, 'audit'),
       hide: ['/etc/apt', '/tmp/../var/mail'],
       readOnly: ['/usr/share/common-licenses'],
       deny: ['/etc/ssl', '/etc/fstab'],
@@ -276,6 +277,31 @@ describe('a sandbox', () => {
     assert.match(stderr, /Read-only file system/);
     assert.notEqual(exitCode, 0);
     assert.equal(readFileSync(join(folder, 'shared/file'), 'utf8'), 'kept\n');
+  });
+
+  it('tells in a log what is read, changed and refused', async () => {
+    await box.exec(
+      'mkdir /srv/told; cat /usr/share/common-licenses/BSD; echo x > /mnt/shared/told; cat /etc/fstab',
+    );
+    const lines = (): { operation: string; path: string; result: string }[] =>
+      readFileSync(join(folder, 'audit'), 'utf8')
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => JSON.parse(line) as never);
+    const has = (operation: string, path: string, result = 'ok'): boolean =>
+      lines().some((one) => one.operation === operation && one.path === path && one.result === result);
+    await until(
+      () =>
+        has('MKDIR', '/srv/told') &&
+        has('OPEN', '/usr/share/common-licenses/BSD') &&
+        has('WRITE', '/mnt/shared/told') &&
+        lines().some(({ path, result }) => path === '/etc/fstab' && result === 'EACCES'),
+      'the lines',
+    );
+    assert.equal(
+      lines().some(({ path }) => path.startsWith('/next')),
+      false,
+    );
   });
 
   it('holds its rules against renames, links, dots and whatever else leads there', async () => {

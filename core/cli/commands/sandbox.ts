@@ -63,6 +63,12 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .boolean()
     .default(true)
     .describe('hide keys, tokens and histories of home directories (the list is in docs/sandboxes.md)'),
+  audit: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('file to which a line of JSON is added for what the command reads, changes, and is refused')
+    .meta({ placeholder: 'FILE' }),
   allow: z
     .array(z.string().min(1))
     .default([])
@@ -243,6 +249,7 @@ function startOptionsOf(
     image,
     kernel,
     qemu,
+    audit,
     ...rest
   }: Omit<z.output<typeof sandboxSchema>, 'keepDiff' | 'commit'>,
   log: LogConfig,
@@ -253,6 +260,7 @@ function startOptionsOf(
     root: root === undefined ? undefined : resolve(root),
     image: image === undefined || referenceOf(image) !== undefined ? image : resolve(image),
     kernel: kernel === undefined ? undefined : resolve(kernel),
+    audit: audit === undefined ? undefined : resolve(audit),
     qemu: qemu?.includes('/') === true ? resolve(qemu) : qemu,
     hideSecrets: image === undefined && rest.hideSecrets,
     mounts: Object.fromEntries([...share.map(sharedDirectory), ...mount.map(mountedBackend)]),

@@ -19,6 +19,7 @@ export const startSchema = z.strictObject({
   deny: texts,
   redirect: header,
   readOnly: texts,
+  audit: text.optional(),
   hideSecrets: z.boolean(),
   network: z
     .strictObject({ allow: texts, internal: z.boolean(), headers: z.record(text, header) })

@@ -20,14 +20,14 @@ export interface AccessLogTarget {
  */
 export async function openAccessLogTarget({ file, ...filter }: AccessLogConfig): Promise<AccessLogTarget> {
   // Only those who want the log pay for the modules.
-  const { AccessLog, openAccessLog } = await import('../../trace/access-log.js');
+  const { AccessLog, openAccessLog, textForm } = await import('../../trace/access-log.js');
   const fd = inheritedFd(ACCESS_LOG_FD) ?? openAccessLog(file);
   if (fd !== undefined) process.env[ACCESS_LOG_FD] = `${fd.value}`;
   return {
     fd: fd?.value,
     begin: (tracing) => {
       delete process.env[ACCESS_LOG_FD];
-      return Promise.resolve(new AccessLog(fd, filter, tracing));
+      return Promise.resolve(new AccessLog(fd, textForm(filter), tracing));
     },
   };
 }

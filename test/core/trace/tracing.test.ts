@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Errno, FsError, wrap, type Backend } from '../../../core/backend/index.js';
 import { Session } from '../../../core/fuse/index.js';
-import { AccessLog, openAccessLog } from '../../../core/trace/access-log.js';
+import { AccessLog, openAccessLog, textForm } from '../../../core/trace/access-log.js';
 import {
   CaptureReader,
   filterOf,
@@ -267,7 +267,7 @@ async function loggedTo(
   const observed = tracing.add('data');
   const { export: shared } = await engine(await memfs());
   const fuse = new FuseClient(new Loopback(new Session(shared, { observed })));
-  return { fuse, written: new AccessLog(openAccessLog(file), filter, tracing) };
+  return { fuse, written: new AccessLog(openAccessLog(file), textForm(filter), tracing) };
 }
 
 /** Serves some files, and captures how. */
