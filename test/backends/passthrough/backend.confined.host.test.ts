@@ -204,6 +204,7 @@ test(
     fs.mkdirSync(join(mounted, 'sockets'));
     fs.mkdirSync(join(mounted, 'share', 'd'));
     fs.writeFileSync(join(mounted, 'share', 'd', 'cold'), 'content');
+    fs.writeFileSync(join(mounted, 'share', 'd', 'fresh'), 'content');
     const running = spawn(process.execPath, [child, mounted, 'landlock', 'cold'], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
@@ -213,7 +214,13 @@ test(
         running.stdin.write('dropped\n');
       } else {
         const { outcomes } = JSON.parse(line) as Report;
-        assert.deepEqual(outcomes, { open: 'content', resize: 'ok', link: 'ok', renamed: 'ok' });
+        assert.deepEqual(outcomes, {
+          'link at once': 'ok',
+          open: 'content',
+          resize: 'ok',
+          link: 'ok',
+          renamed: 'ok',
+        });
         return;
       }
     }

@@ -127,11 +127,14 @@ async function looks({
 if (mode === 'cold') {
   const d = (await backend.lookup(node, 'd', root))!.node;
   const cold = (await backend.lookup(d, 'cold', root))!.node;
+  const fresh = (await backend.lookup(d, 'fresh', root))!.node;
   /** The parent has the right to make the kernel drop the names that nobody uses. */
   const drop = async (): Promise<void> => {
     process.stdout.write('drop\n');
     await new Promise((dropped) => process.stdin.once('data', dropped));
   };
+  await drop();
+  await attempt('link at once', async () => void (await backend.link(fresh, node, 'again', root)));
   await drop();
   await attempt('open', () => read(cold));
   await drop();
