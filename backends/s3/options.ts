@@ -37,6 +37,8 @@ function permissions(initial: string): z.ZodType<number> {
 const id = z.coerce.number().int().min(0).max(0xffff_fffe).default(0);
 
 const MiB = 2 ** 20;
+/** Largest object in bytes (Amazon S3 User Guide, "Multipart upload limits"). */
+const OBJECT_MAX_BYTES = 5 * 2 ** 40;
 
 export const optionsSchema = z.strictObject({
   bucket: z
@@ -140,6 +142,9 @@ export const optionsSchema = z.strictObject({
   ),
   maxDirtyAge: seconds(30).describe('seconds after which a file that stays open is uploaded too'),
   maxDirty: bytes(16 * MiB, 2 ** 50, '4g').describe('bytes in the journal at which writers wait for uploads'),
+  maxFile: bytes(MiB, OBJECT_MAX_BYTES, '5t').describe(
+    'size of the largest file that can be written; holes are uploaded as zeros',
+  ),
 
   partSize: bytes(5 * MiB, 2 ** 30, '8m').describe(
     'size of the first thousand parts of a large upload; it doubles with each further thousand',

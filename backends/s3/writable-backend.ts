@@ -38,11 +38,6 @@ import { contentOf, copyObject } from './write/upload.js';
 const nothing = new Uint8Array(0);
 /** Most removals that a listing is looked through for: a page has 1,000 keys. */
 const LEAVING_MAX = 900;
-/**
- * Largest file in bytes: 5 TiB, the limit of an object (Amazon S3 User Guide, "Multipart upload
- * limits").
- */
-const SIZE_MAX_BYTES = 5 * 2 ** 40;
 
 const OWN_CONTENT =
   'the object of this directory has content that no file shows: the directory is not removed; delete the key by another tool';
@@ -429,7 +424,6 @@ export class WritableBackend extends ReadingBackend {
     flags: number,
     context: Context,
   ): Promise<number> {
-    if (offset + buffer.length > SIZE_MAX_BYTES) throw FsError.of('EFBIG');
     // Data from the guest's page cache is written at its offset, even if the file was opened to
     // append.
     const fixed = (flags & WriteFlags.CACHE) !== 0;
@@ -497,7 +491,7 @@ export class WritableBackend extends ReadingBackend {
   }
 
   async #resize(node: FileNode, size: number, context: Context): Promise<void> {
-    if (size > SIZE_MAX_BYTES) throw FsError.of('EFBIG');
+    if (size > this.options.maxFile && size > node.size) throw FsError.of('EFBIG');
     await this.mounted.files.resize(node, size, this.deadline(context));
   }
 

@@ -86,7 +86,9 @@ export const setups: readonly Setup[] = [
     endMs: 180_000,
     async backend(folder) {
       const { name: bucket, endpoint } = await TestBucket.create();
-      return { type: 's3', bucket, endpoint, pathStyle: true, cacheDir: join(folder, 'cache') };
+      const cacheDir = join(folder, 'cache');
+      // The server's room is the machine's memory.
+      return { type: 's3', bucket, endpoint, pathStyle: true, cacheDir, maxFile: '24m' };
     },
   },
 ];

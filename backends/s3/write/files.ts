@@ -173,17 +173,26 @@ export class Files {
     deadline: Deadline,
   ): Promise<number> {
     this.#current(file);
-    file.changed = true;
-    const payload = takeBuffer(buffer.length);
-    buffer.get(0, payload);
     const { node } = file;
+    const { length } = buffer;
     const appends = file.append && !fixed;
-    await this.#change(node, buffer.length, deadline, (staged) =>
-      staged.write(appends ? staged.appendAt : offset, payload),
-    );
+    this.#within((appends ? (node.staged?.appendAt ?? node.size) : offset) + length);
+    file.changed = true;
+    const payload = takeBuffer(length);
+    buffer.get(0, payload);
+    await this.#change(node, length, deadline, (staged) => {
+      const at = appends ? staged.appendAt : offset;
+      this.#within(at + length);
+      return staged.write(at, payload);
+    });
     returnBuffer(payload);
     this.#sendParts(node);
-    return buffer.length;
+    return length;
+  }
+
+  /** @throws EFBIG, where a file would end behind the largest size. */
+  #within(end: number): void {
+    if (end > this.#services.options.maxFile) throw FsError.of('EFBIG');
   }
 
   /** Writes bytes that no guest has sent. They must not change before the promise resolves. */

@@ -148,6 +148,40 @@ describe('writing to a bucket', () => {
     await large.close();
   });
 
+  it('no file gets larger than maxFile: not by a write, an append, a new size or an allocation', async () => {
+    const most = 2 ** 20;
+    const small = await Mount.open(bucket, { maxFile: '1m', maxDirtyAge: 600 });
+    const { backend } = small;
+    const file = await small.create('limited', EXCLUSIVE);
+    const resize = (size: number): Promise<unknown> =>
+      Promise.resolve(backend.setattr(file.node, { size }, undefined, context));
+    await assert.rejects(small.write(file, most - 3, 'four'), denied('EFBIG'));
+    await assert.rejects(resize(most + 1), denied('EFBIG'));
+    await assert.rejects(backend.fallocate(file.node, file, 0, most, 1, context), denied('EFBIG'));
+    assert.equal(file.node.staged?.size ?? 0, 0);
+    await small.write(file, most - 4, 'four');
+    const appending = await small.openFile('limited', OpenFlags.READ_WRITE | OpenFlags.APPEND);
+    await assert.rejects(small.write(appending, 0, '5'), denied('EFBIG'));
+    await small.fsync(file);
+    assert.equal((await bucket.get('limited')).length, most);
+    await small.release(appending);
+    await small.release(file);
+    await small.close();
+  });
+
+  it('a file of the bucket that is larger than maxFile may get smaller', async () => {
+    await bucket.put('larger', Buffer.alloc(2 ** 21, 1));
+    const small = await Mount.open(bucket, { maxFile: '1m', maxDirtyAge: 600 });
+    const file = await small.openFile('larger', OpenFlags.READ_WRITE);
+    await small.backend.setattr(file.node, { size: 2 ** 21 - 1 }, file, context);
+    await assert.rejects(small.write(file, 2 ** 20, 'x'), denied('EFBIG'));
+    await small.write(file, 2 ** 20 - 1, 'x');
+    await small.fsync(file);
+    assert.equal((await bucket.get('larger')).length, 2 ** 21 - 1);
+    await small.release(file);
+    await small.close();
+  });
+
   it('parts that are written again while they go up go up again', async () => {
     const large = await Mount.open(bucket, { partSize: '5m', maxDirtyAge: 600 });
     const bytes = pattern(20 * 2 ** 20, 5);
