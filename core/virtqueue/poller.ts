@@ -13,13 +13,13 @@ const TURN_TIME_MS = 1;
  * So long a guest has the thread, before one of its requests makes room for other guests in the
  * midst of it.
  */
-const SHARE_TIME_MS = 0.03;
+const SHARE_TIME_MS = 0.01;
 
 /**
  * How often it is looked for what else the thread sleeps for, among it the guests of other pollers:
  * where there are other guests, and where there are none.
  */
-const LOOK_TIME_MS = 0.06;
+const LOOK_TIME_MS = 0.02;
 const LONE_LOOK_TIME_MS = 0.2;
 
 /** The guests whose queues this thread serves, of all pollers, and how many queues each has. */

@@ -423,6 +423,31 @@ describe('encrypted', () => {
     }
   });
 
+  it('lets others have their turn in the midst of a long read or write', async () => {
+    const running = await engine(encrypted(await memory(), { key: KEY }) as Backend);
+    const [{ client }, other] = [running.guest(), running.guest()];
+    await client.init();
+    await other.client.init();
+    const { entry, open } = await client.create(ROOT, 'long');
+    const content = new Random(1).bytes(2 ** 20);
+    const ended: string[] = [];
+    const during = async (name: string, request: Promise<unknown>): Promise<void> => {
+      await Promise.all([
+        request.then(() => ended.push(name)),
+        other.client.getattr(ROOT).then(() => ended.push('other')),
+      ]);
+    };
+    await during('write', client.write(entry.nodeid, open.fh, 0, content));
+    let read: Uint8Array | undefined;
+    await during(
+      'read',
+      client.read(entry.nodeid, open.fh, 0, content.length).then((bytes) => (read = bytes)),
+    );
+    assert.deepEqual(ended, ['other', 'write', 'other', 'read']);
+    assert.ok(Buffer.from(read!).equals(content));
+    await running.export.close();
+  });
+
   it('finds every byte that was changed, and every block that was moved', async () => {
     await using host = await temporaryDirectory('/dev/shm');
     const open = async () => guestOf(encrypted(await directory(host.path), { key: KEY }) as Backend);

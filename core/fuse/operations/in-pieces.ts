@@ -5,7 +5,7 @@ import type { Session } from '../session/session.js';
 import { checkCount, isGone, PARKED } from './operation.js';
 
 /** The most bytes that a guest's request moves before it is looked whether another guest waits. */
-const PIECE_BYTES = 128 * 1024;
+const PIECE_BYTES = 64 * 1024;
 
 /** What goes to the end of a file, or is on disk with each call, is one call. */
 const WHOLE = OpenFlags.APPEND | OpenFlags.SYNC | OpenFlags.DSYNC;

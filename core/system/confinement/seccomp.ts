@@ -301,15 +301,10 @@ const HALF = 2 ** 32;
 
 /** Lets a call pass whose first two arguments, address and length, lie in a range. */
 function ownMemory({ start, end }: AddressRange): readonly Instruction[] {
-  // A filter compares 32 bits: a range that crosses such a bound is two.
-  const bound = Math.ceil((start + 1) / HALF) * HALF;
-  const parts =
-    end <= bound
-      ? [{ start, end }]
-      : [
-          { start, end: bound },
-          { start: bound, end },
-        ];
+  // A filter compares 32 bits: a range is as many as there are such bounds in it, and one more.
+  const parts: AddressRange[] = [];
+  for (let first = start; first < end; first = parts.at(-1)!.end)
+    parts.push({ start: first, end: Math.min(end, (Math.floor(first / HALF) + 1) * HALF) });
   return parts.flatMap(({ start: first, end: after }) => {
     const last = Math.min(after - Math.floor(first / HALF) * HALF, HALF - 1);
     // Each test that fails goes on behind the last of these.

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
 import { UnixListener } from '../../../core/system/index.js';
-import { seccompProgram } from '../../../core/system/confinement/seccomp.js';
+import { sealProgram, seccompProgram } from '../../../core/system/confinement/seccomp.js';
 import { landlockVersion } from '../../../core/system/confinement/landlock.js';
 import { LAYERS } from '../../../core/plugins/index.js';
 import { host } from './host-calls.js';
@@ -289,4 +289,47 @@ test('the filter lets known calls and threads through, and refuses all others', 
   const lenient = seccompProgram('errno', { programs: true });
   for (const number of [execve!, clone!, 435]) assert.equal(run(number, 17, architecture, lenient), ALLOW);
   assert.equal(run(mount!, 0, architecture, lenient), EPERM);
+});
+
+test('machine code is made anywhere in the ranges of the JavaScript engine, however long, and nowhere else', () => {
+  const GIB = 2 ** 30;
+  const ranges = [
+    { start: 0x7f5e_4002_0000, end: 0x7f5e_4002_0000 + 9 * GIB },
+    { start: 0x2bb6_bdbd_0000, end: 0x2bb6_bdbd_0000 + 0x20000 },
+  ];
+  const program = sealProgram('errno', { network: true, machineCode: false, listens: false }, ranges);
+  const x64 = process.arch !== 'arm64';
+  const PROT_RWX = 7;
+  /** Whether the filter lets through a mprotect that makes memory executable. */
+  const isAllowed = (address: number, length: number): boolean => {
+    const words = [address % 2 ** 32, Math.floor(address / 2 ** 32), length % 2 ** 32, 0, PROT_RWX, 0];
+    const data = new Map(words.map((word, i) => [16 + 4 * i, word]));
+    data.set(0, x64 ? 10 : 226).set(4, x64 ? 0xc000003e : 0xc00000b7);
+    let [accumulator, index] = [0, 0];
+    for (let at = 0; at < program.length; at++) {
+      const [code, yes, no, k] = program[at]!;
+      if (code === 0x06) return k === 0x7fff0000;
+      if (code === 0x20) accumulator = data.get(k)!;
+      else if (code === 0x54) accumulator = (accumulator & k) >>> 0;
+      else if (code === 0x07) index = accumulator;
+      else if (code === 0x0c) accumulator = (accumulator + index) >>> 0;
+      else {
+        const comparisons: Record<number, boolean> = {
+          0x15: accumulator === k,
+          0x25: accumulator > k,
+          0x35: accumulator >= k,
+          0x45: (accumulator & k) !== 0,
+        };
+        at += comparisons[code]! ? yes : no;
+      }
+    }
+    assert.fail('ran off the end');
+  };
+  for (const { start, end } of ranges) {
+    for (let at = start; at < end - 0x40000; at += GIB / 2) assert.ok(isAllowed(at, 0x3c000), at.toString(16));
+    assert.ok(isAllowed(end - 4096, 4096));
+    assert.ok(!isAllowed(end - 4096, 8192));
+    assert.ok(!isAllowed(end, 4096));
+    assert.ok(!isAllowed(start - 4096, 4096));
+  }
 });

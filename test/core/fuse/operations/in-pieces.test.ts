@@ -12,7 +12,7 @@ import { MemoryLog } from '../../../support/engine.js';
 import { checkProperty } from '../../../support/random.js';
 
 const MIB = 2 ** 20;
-const PIECE = 128 * 1024;
+const PIECE = 64 * 1024;
 
 const memfs = () => new MemfsVolume().backend;
 
