@@ -19,6 +19,7 @@ import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/ba
 import { attributesOf, inodeNumber } from './objects/attributes.js';
 import { Deadline } from './client/deadline.js';
 import { errnoOf, S3Failure } from './client/failure.js';
+import { compileParser } from './client/parser.js';
 import { isFull } from './journal/disk-space.js';
 import type { OpenFile } from './write/files.js';
 import { migrationOperations } from './service/migration.js';
@@ -70,6 +71,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
 
   async mount(host: BackendHost): Promise<Node> {
     this.#host = host;
+    await compileParser();
     this.#mounted = await MountedBucket.start(this.options, host.log, this.#traces);
     this.#mounted.watches.mounted(host);
     return this.#mounted.tree.root;

@@ -13,10 +13,7 @@ export function whyNoUml(): string | false {
   }
 }
 
-/**
- * What boots a guest fastest: User-Mode Linux takes seconds where emulation takes minutes. With
- * `VIRTIOFS_KIT_GUESTS=qemu` in the environment, QEMU.
- */
+/** What boots a guest fastest: User-Mode Linux takes seconds where emulation takes minutes. */
 export function fastest(): 'uml' | undefined {
-  return process.env['VIRTIOFS_KIT_GUESTS'] !== 'qemu' && whyNoUml() === false ? 'uml' : undefined;
+  return whyNoUml() === false ? 'uml' : undefined;
 }

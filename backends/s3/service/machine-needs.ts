@@ -21,7 +21,7 @@ const FILE_VARIABLES = [
 
 /**
  * What a mount uses of the machine: the cache folder, and what the SDK's credential chain reads.
- * The HTTP client compiles WebAssembly when it is first used.
+ * The HTTP client has compiled its WebAssembly by the end of the mount.
  */
 export function machineNeeds(options: S3Options, environment: NodeJS.ProcessEnv = process.env): BackendNeeds {
   const folder = options.cacheDir ?? defaultFolder(options);
@@ -37,7 +37,7 @@ export function machineNeeds(options: S3Options, environment: NodeJS.ProcessEnv 
   ].filter(({ path }) => existsSync(path));
   const foreign = paths.some(({ path }) => statSync(path).uid !== process.geteuid?.());
   const programs = usesProgram(options.profile, environment);
-  return { paths, capabilities: foreign ? ['dac_override'] : [], programs, network: true, machineCode: true };
+  return { paths, capabilities: foreign ? ['dac_override'] : [], programs, network: true };
 }
 
 /**
