@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { wrap } from '../../../core/backend/index.js';
 import { BackendRegistry, type Events, MountedExport, serve } from '../../../core/plugins/index.js';
 import { MemoryLog } from '../../support/engine.js';
@@ -65,7 +64,7 @@ test('a mount on this host tells when it is mounted, fails and ends', async () =
   const told = heard(mounted.events);
   await shell('stat -f . > /dev/null', point.path);
   await mounted.close();
-  await setTimeout(10);
+  await until(() => (told.at(-1) as unknown[])[0] === 'disconnected', 'the end');
   assert.deepEqual(told.at(-1), ['disconnected', point.path]);
   assert.ok(told.some((event) => (event as unknown[])[2] === BROKEN));
 });
