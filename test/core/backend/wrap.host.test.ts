@@ -405,18 +405,21 @@ describe('wrap', () => {
         .filter((name) => !['gatherWrite', 'held', 'adoptNode', 'adoptFile'].includes(name))
         .sort(),
     );
-    const recovery = ['descriptor', 'migration', 'recover'];
-    const always = [...recovery, 'descriptors'].sort();
-    assert.deepEqual(parts(wrap(inner, { read: (next, ...args) => next(...args) })), [...always, 'slots']);
-    assert.deepEqual(parts(wrap(inner, { getattr: (next, ...args) => next(...args) })), [
-      'copyDomain',
-      ...always,
-      'slots',
-    ]);
-    assert.deepEqual(parts(wrap(inner, { lookup: (next, ...args) => next(...args) })), [
-      'copyDomain',
-      ...always,
-    ]);
+    const traces = ['retrace', 'trace', 'tracesHelp', 'watchTraces'];
+    const recovery = ['descriptor', 'migration', 'recover', ...traces];
+    const always = [...recovery, 'descriptors'];
+    assert.deepEqual(
+      parts(wrap(inner, { read: (next, ...args) => next(...args) })),
+      [...always, 'slots'].sort(),
+    );
+    assert.deepEqual(
+      parts(wrap(inner, { getattr: (next, ...args) => next(...args) })),
+      ['copyDomain', ...always, 'slots'].sort(),
+    );
+    assert.deepEqual(
+      parts(wrap(inner, { lookup: (next, ...args) => next(...args) })),
+      ['copyDomain', ...always].sort(),
+    );
     assert.deepEqual(
       parts(wrap(inner, { resolve: (next, ...args) => next(...args) })),
       Object.keys(own)

@@ -270,7 +270,8 @@ test('requests of several guests have the results that they have one after the o
   const step: fc.Arbitrary<Step> = fc.oneof(
     fc.record({ kind: fc.constantFrom('write', 'read'), file, at: place, size }),
     fc.record({ kind: fc.constantFrom('cut'), file, size: place }),
-    fc.record({ kind: fc.constantFrom('copy'), at: place, size }),
+    // No more than memfs copies in one request: what it copies is as much as it can.
+    fc.record({ kind: fc.constantFrom('copy'), at: place, size: fc.constantFrom(131_000, 262_000) }),
     fc.record({ kind: fc.constantFrom('turn') }),
   );
   const steps = fc.array(fc.record({ guest: file, step }), { maxLength: 30 });

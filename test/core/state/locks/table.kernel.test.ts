@@ -3,6 +3,7 @@ import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } fro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import * as fc from 'fast-check';
 import { LockTable, LockType, OFFSET_MAX, saveLocks } from '../../../../core/state/locks/index.js';
 import { libc, NativeMemory, result } from '../../../../core/system/index.js';
@@ -46,12 +47,17 @@ function call(fd: number, command: number, { type, start, end }: Range): number 
 
 /** The locks on a file as Linux lists them, of all owners (proc_locks(5)). */
 function listed(inode: number): string[] {
-  const lines = readFileSync('/proc/locks', 'utf8').split('\n');
-  return lines
-    .map((line) => line.trim().split(/\s+/))
-    .filter((fields) => fields[5]?.endsWith(`:${inode}`))
-    .map((fields) => `${fields[1]} ${fields[3]} ${fields[6]}-${fields[7]}`)
-    .sort();
+  for (let before: string[] | undefined; ;) {
+    const lines = readFileSync('/proc/locks', 'utf8').split('\n');
+    const now = lines
+      .map((line) => line.trim().split(/\s+/))
+      .filter((fields) => fields[5]?.endsWith(`:${inode}`))
+      .map((fields) => `${fields[1]} ${fields[3]} ${fields[6]}-${fields[7]}`)
+      .sort();
+    // It is read in parts: a lock that others take or release between two of them moves the rest.
+    if (isDeepStrictEqual(now, before)) return now;
+    before = now;
+  }
 }
 
 function held(table: LockTable<string>): string[] {
