@@ -448,6 +448,51 @@ describe('encrypted', () => {
     await running.export.close();
   });
 
+  it('refers to no node once no guest does, also where entries of the inner backend are used again', async () => {
+    await using host = await temporaryDirectory('/dev/shm');
+    const long = Array.from({ length: 8 }, (_, i) => `${i}`.padEnd(200, 'long '));
+    const maker = await guestOf(encrypted(await directory(host.path), { key: KEY }) as Backend);
+    for (const name of ['full', 'empty']) await maker.client.mkdir(ROOT, name);
+    const { nodeid } = await maker.client.lookup(ROOT, 'full');
+    for (const name of long) await maker.client.mknod(nodeid, name, 0o100644);
+    for (const name of ['a', 'b', 'c']) await make(maker.client, name, name);
+    await maker.client.symlink(ROOT, 'link', 'long/'.repeat(800));
+    await maker.end();
+
+    const known = new Set<object>();
+    const inner = wrap(await directory(host.path), {
+      lookup(next, ...args) {
+        const found = next(...args);
+        if (found !== undefined && 'node' in found) known.add(found.node);
+        return found;
+      },
+      readlink: (next, ...args) =>
+        Promise.resolve(next(...args)).then((target) => {
+          if (isRemoved) throw FsError.of('ENOENT');
+          return target;
+        }),
+      forget(next, node) {
+        known.delete(node);
+        next(node);
+      },
+    });
+    let isRemoved = false;
+    const { client, end } = await guestOf(encrypted(inner, { key: KEY }) as Backend);
+    const full = (await client.lookup(ROOT, 'full')).nodeid;
+    const look = (): Promise<unknown> =>
+      Promise.all(['a', 'b', 'c', 'empty'].map((name) => client.lookup(ROOT, name)));
+    for (let i = 0; i < 4; i++) {
+      const { fh } = await client.opendir(full);
+      await Promise.all([client.readdirplus(full, fh, 0n, 65_536), look(), look()]);
+      await client.releasedir(full, fh);
+      await Promise.all([rejectsWith(client.rmdir(ROOT, 'full'), Errno.ENOTEMPTY), look(), look()]);
+    }
+    isRemoved = true;
+    await rejectsWith(client.lookup(ROOT, 'link'), Errno.ENOENT);
+    await end();
+    assert.deepEqual([...known], []);
+  });
+
   it('finds every byte that was changed, and every block that was moved', async () => {
     await using host = await temporaryDirectory('/dev/shm');
     const open = async () => guestOf(encrypted(await directory(host.path), { key: KEY }) as Backend);

@@ -14,9 +14,7 @@ const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
  */
 const COPY_MAX_BYTES = 256 << 10;
 
-/**
- * Most chunks that one `copy_file_range` shares: 64 MiB, for the same reason.
- */
+/** Most chunks that one `copy_file_range` shares: 64 MiB, for the same reason. */
 const SHARED_MAX_CHUNKS = 512;
 
 /** Most chunks that COLLAPSE_RANGE and INSERT_RANGE copy: 64 MiB of data. */
@@ -135,8 +133,8 @@ class Range implements Source {
 /**
  * Copies between files. Whole chunks that are data throughout are shared until one of the files
  * changes them.
- * @returns the bytes copied. They are fewer than `length` at the end of the source, after 8 MiB of
- * real copying, and after 256 MiB that are shared.
+ * @returns the bytes copied. They are fewer than `length` at the end of the source, after
+ * {@link COPY_MAX_BYTES} of real copying, and after {@link SHARED_MAX_CHUNKS}.
  */
 export function copyRange(
   source: Content,

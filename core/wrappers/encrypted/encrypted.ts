@@ -107,10 +107,18 @@ export function encrypted<N extends object, F>(
     );
   }
 
-  /** Makes a call that gives a node to the engine. */
-  function* giving<E extends Entry<N>>(call: () => Awaitable<E>): Steps<E> {
-    const made = yield* nodes.giving(call, ({ node }) => void nodes.use(node, newState));
-    return { ...made, attributes: yield* wait(shown(made.node, made.attributes)) };
+  /** Makes a call that gives a node to the engine, unless its attributes cannot be told. */
+  function* giving<E extends Entry<N> | undefined>(call: () => Awaitable<E>): Steps<E> {
+    const given = yield* nodes.giving(call, (entry) => entry && void nodes.hold(entry.node, newState));
+    if (given === undefined) return given;
+    const entry = { ...given };
+    try {
+      const attributes = yield* wait(shown(entry.node, entry.attributes));
+      nodes.use(entry.node, newState);
+      return { ...entry, attributes };
+    } finally {
+      nodes.letGo(entry.node);
+    }
   }
 
   function* opening<E extends Opened<F>>(
@@ -122,14 +130,28 @@ export function encrypted<N extends object, F>(
     return { ...opened, file } as unknown as E & Opened<never>;
   }
 
+  /**
+   * The node of a name in the inner backend, which may use the entry again for the next look-up.
+   * The caller calls `letGo`.
+   */
+  function* held(parent: N, name: string, context: Context): Steps<N | undefined> {
+    let node: N | undefined;
+    yield* nodes.giving(
+      () => inner.lookup(parent, name, context),
+      (entry) => {
+        if (entry === undefined) return;
+        ({ node } = entry);
+        nodes.hold(node, newState);
+      },
+    );
+    return node;
+  }
+
   /** Whether a name is there in the inner backend. */
   function* isThere(parent: N, name: string, context: Context): Steps<boolean> {
-    const found = yield* nodes.giving(
-      () => inner.lookup(parent, name, context),
-      (entry) => entry && void nodes.hold(entry.node, newState),
-    );
-    if (found !== undefined) nodes.letGo(found.node);
-    return found !== undefined;
+    const node = yield* held(parent, name, context);
+    if (node !== undefined) nodes.letGo(node);
+    return node !== undefined;
   }
 
   /** Makes the link that has a long name's text. */
@@ -192,22 +214,17 @@ export function encrypted<N extends object, F>(
     if (textName === undefined) return names.open(sealed);
     const known = longNames.get(sealed);
     if (known !== undefined) return known;
-    const found = await run(
-      nodes.giving(
-        () => inner.lookup(directory, textName, context),
-        (entry) => entry && void nodes.hold(entry.node, newState),
-      ),
-    );
-    if (found === undefined) return undefined;
+    const link = await run(held(directory, textName, context));
+    if (link === undefined) return undefined;
     try {
-      const name = names.open((await inner.readlink?.(found.node, context)) ?? '');
+      const name = names.open((await inner.readlink?.(link, context)) ?? '');
       if (name === undefined || names.seal(name).name !== sealed) return undefined;
       const [oldest] = longNames.keys();
       if (longNames.size >= LONG_NAMES) longNames.delete(oldest!);
       longNames.set(sealed, name);
       return name;
     } finally {
-      nodes.letGo(found.node);
+      nodes.letGo(link);
     }
   }
 
@@ -257,21 +274,22 @@ export function encrypted<N extends object, F>(
     try {
       const found = await inner.lookup(root, CHECK, DAEMON);
       if (found !== undefined) {
-        const opened = await inner.open?.(found.node, OpenFlags.READ_ONLY, DAEMON);
+        const { node } = found;
+        const opened = await inner.open?.(node, OpenFlags.READ_ONLY, DAEMON);
         const part = buffer.slice(0, CHECK_BYTES);
-        const count = await inner.read!(found.node, opened?.file as F, part, 0, DAEMON);
-        if (opened !== undefined) await inner.release?.(found.node, opened.file);
-        inner.forget?.(found.node);
+        const count = await inner.read!(node, opened?.file as F, part, 0, DAEMON);
+        if (opened !== undefined) await inner.release?.(node, opened.file);
+        inner.forget?.(node);
         if (!keys.isOwn(buffer.bytes.slice(0, count)))
           throw new UsageError('encrypted: this is not the key with which the files were encrypted');
       } else if (inner.create !== undefined && inner.write !== undefined) {
         const flags = OpenFlags.READ_WRITE | OpenFlags.CREAT | OpenFlags.EXCL;
-        const made = await inner.create(root, CHECK, 0o600, flags, DAEMON);
+        const { node, file } = await inner.create(root, CHECK, 0o600, flags, DAEMON);
         buffer.bytes.set(keys.check);
         const part = buffer.slice(0, CHECK_BYTES);
-        await inner.write(made.node, made.file, part, 0, 0, DAEMON);
-        await inner.release?.(made.node, made.file);
-        inner.forget?.(made.node);
+        await inner.write(node, file, part, 0, 0, DAEMON);
+        await inner.release?.(node, file);
+        inner.forget?.(node);
       }
     } finally {
       content.buffers.give(buffer);
@@ -303,16 +321,7 @@ export function encrypted<N extends object, F>(
       resolve: (next, resolved) => run(nodes.giving(() => next(resolved), stateOf)),
       parent: (next, directory, context) => run(nodes.giving(() => next(directory, context), stateOf)),
       lookup: (next, parent, name, context) =>
-        run(
-          (function* () {
-            const found = yield* nodes.giving(
-              () => next(parent, names.seal(name).name, context),
-              (entry) => entry && void nodes.use(entry.node, newState),
-            );
-            if (found === undefined) return undefined;
-            return { node: found.node, attributes: yield* wait(shown(found.node, found.attributes)) };
-          })(),
-        ),
+        run(giving(() => next(parent, names.seal(name).name, context))),
       getattr: (_next, node, file, context) =>
         andThen(inner.getattr(node, file?.inner, context), (attributes) => shown(node, attributes)),
       setattr(_next, node, { size, ...changes }, file, context) {
@@ -352,18 +361,15 @@ export function encrypted<N extends object, F>(
         removing(parent, name, context, (sealed) =>
           run(
             (function* () {
-              const found = yield* nodes.giving(
-                () => inner.lookup(parent, sealed, context),
-                (entry) => entry && void nodes.hold(entry.node, newState),
-              );
+              const directory = yield* held(parent, sealed, context);
               try {
                 yield* wait(next(parent, sealed, context));
               } catch (error) {
-                if (found === undefined || error !== FsError.of('ENOTEMPTY')) throw error;
-                yield* wait(removeTexts(found.node, context));
+                if (directory === undefined || error !== FsError.of('ENOTEMPTY')) throw error;
+                yield* wait(removeTexts(directory, context));
                 yield* wait(next(parent, sealed, context));
               } finally {
-                if (found !== undefined) nodes.letGo(found.node);
+                if (directory !== undefined) nodes.letGo(directory);
               }
             })(),
           ),
