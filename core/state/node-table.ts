@@ -232,12 +232,22 @@ export class NodeTable {
 
   /**
    * To be called for a node that the backend returned and the guest will not get. It is forgotten
-   * unless a guest knows it.
+   * unless a guest knows it, once no request is in flight that the backend may have given it, too.
    */
   discard(node: object): void {
-    const slot = this.slotOf(node);
+    const isAwaited = this.#active[0] !== 0 || this.#active[1] !== 0;
+    const slot = isAwaited ? this.#internSafely(node) : this.slotOf(node);
     if (slot === NO_SLOT) this.#tellBackend(node);
     else this.reap(slot);
+  }
+
+  /** As {@link intern}; {@link NO_SLOT} also if the backend cannot tell the node's key. */
+  #internSafely(node: object): Slot {
+    try {
+      return this.intern(node);
+    } catch {
+      return NO_SLOT;
+    }
   }
 
   /** An asynchronous request begins. @returns a value for {@link leave}. */

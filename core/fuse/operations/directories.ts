@@ -176,7 +176,10 @@ function* fill(target: Target, index: number): Steps<number> {
             composed = pause(target, filled, composed);
             parent = (yield parent) as Slot;
             waited = true;
-            if (isGone(session, request)) throw FsError.of('EIO');
+            if (isGone(session, request)) {
+              if (parent !== NO_SLOT) session.nodes.reap(parent);
+              throw FsError.of('EIO');
+            }
           }
         }
         putEntry(session, BODY + composed, stream, index, plus, undefined);

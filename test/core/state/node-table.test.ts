@@ -168,6 +168,28 @@ for (const [kind, make] of [
   });
 }
 
+it('a node that one request does not give is forgotten when no other can give it any more', () => {
+  const { nodes, forgotten } = table(1000, undefined, slotted);
+  const [gone, given] = [nodes.enter(), nodes.enter()];
+  const node = slotted('a');
+  nodes.discard(node);
+  nodes.leave(gone);
+  assert.deepEqual(forgotten, []);
+  const slot = nodes.intern(node);
+  nodes.reference(slot);
+  nodes.leave(given);
+  assert.deepEqual(forgotten, []);
+  nodes.release(slot);
+  assert.deepEqual(forgotten, [node]);
+
+  const alone = nodes.enter();
+  const other = slotted('b');
+  nodes.discard(other);
+  nodes.leave(alone);
+  assert.deepEqual(forgotten, [node, other]);
+  assert.equal(nodes.size, 1);
+});
+
 it('a node that another table knows, or knew, is a new one', () => {
   const former = table(1000, undefined, slotted).nodes;
   const { nodes, forgotten } = table(1000, undefined, slotted);

@@ -6,7 +6,7 @@ import { FsError, type Entry } from '../../../../core/backend/index.js';
 import { engine, type Engine, type Guest } from '../../../support/engine.js';
 import { FuseError, ROOT, type Dirent } from '../../../support/fuse-client.js';
 import { GatheringBackend } from '../../../support/gathering-backend.js';
-import type { TinyNode } from '../../../support/tiny-backend.js';
+import { TinyBackend, type TinyNode } from '../../../support/tiny-backend.js';
 import { checkProperty } from '../../../support/random.js';
 
 /** Lists names that look-ups don't find, or fail for. */
@@ -140,4 +140,29 @@ test('what was looked up for a guest that started anew meanwhile is known to nob
   await sleep(20);
   assert.equal(tiny.known.size, 0);
   assert.deepEqual(guest.log.errors, []);
+});
+
+test('the directory above a listed one is known to nobody where the guest started anew meanwhile', async () => {
+  const tiny = new TinyBackend();
+  let answer = (): void => {};
+  const answered = new Promise<void>((resolve) => (answer = resolve));
+  const parent = (): Promise<TinyNode> =>
+    answered.then(() => {
+      const above = tiny.root.children.get('above')!;
+      tiny.known.add(above);
+      return above;
+    });
+  const { guest, log } = await engine(Object.assign(tiny, { parent }));
+  const { client } = guest();
+  await client.init();
+  const above = (await client.mkdir(ROOT, 'above')).nodeid;
+  const { nodeid } = await client.mkdir(above, 'below');
+  const { fh } = await client.opendir(nodeid);
+  await client.forget(above);
+  const listing = client.readdir(nodeid, fh, 0n);
+  await client.init();
+  answer();
+  await assert.rejects(listing, FuseError);
+  while (tiny.known.size > 0) await sleep(5);
+  assert.deepEqual(log.errors, []);
 });
