@@ -27,6 +27,7 @@ const countersSchema = z.object({
   heldBack: count,
   heldBackMs: count,
   faults: count,
+  batches: count,
 });
 
 const metricSchema = z.object({
@@ -65,6 +66,7 @@ const schema = z.object({
     heapTotalBytes: count,
     externalBytes: count,
     arrayBufferBytes: count,
+    wakeUps: count,
   }),
   exports: z.array(exportSchema),
 });
@@ -92,6 +94,7 @@ function plainExport({ counters, metrics, ...one }: ExportFigures): z.input<type
       heldBack: counters.heldBack,
       heldBackMs: counters.heldBackMs,
       faults: counters.faults,
+      batches: counters.batches,
     },
     // JSON has no other numbers, and a backend may have a mistake.
     metrics: metrics

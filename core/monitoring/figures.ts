@@ -1,5 +1,6 @@
 import type { Metric } from '../backend/index.js';
 import { Counters } from '../fuse/index.js';
+import { wakeUpCount } from '../system/index.js';
 
 /** What is counted of an export. */
 export type CounterFigures = Readonly<
@@ -18,6 +19,7 @@ export type CounterFigures = Readonly<
     | 'heldBack'
     | 'heldBackMs'
     | 'faults'
+    | 'batches'
   >
 >;
 
@@ -63,6 +65,8 @@ export interface ProcessFigures {
   /** Memory outside of the heap, by V8's count. */
   readonly externalBytes: number;
   readonly arrayBufferBytes: number;
+  /** How often the engine's thread was woken: by a notification, a timer's turn, a descriptor. */
+  readonly wakeUps: number;
 }
 
 /** What this process uses. */
@@ -77,6 +81,7 @@ export function processFigures(): ProcessFigures {
     heapTotalBytes: heapTotal,
     externalBytes: external,
     arrayBufferBytes: arrayBuffers,
+    wakeUps: wakeUpCount(),
   };
 }
 

@@ -77,6 +77,11 @@ const ROWS: readonly Row[] = [
     'Requests that queue threads answered with an error.',
     ({ threadFailures }) => threadFailures,
   ),
+  counter(
+    'batches_total',
+    'How often requests were taken from a ring, one or many; not by queue threads.',
+    ({ batches }) => batches,
+  ),
   counter('read_bytes_total', 'Bytes of content read.', ({ bytesRead }) => bytesRead),
   counter('written_bytes_total', 'Bytes of content written.', ({ bytesWritten }) => bytesWritten),
   counter(
@@ -170,7 +175,7 @@ function addBackendMetrics(registry: Registry, { tag, backend, metrics }: Export
 
 function addProcessMetrics(registers: Registry[], { started, process }: DaemonFigures): void {
   const { cpuUserSeconds, cpuSystemSeconds, residentBytes, heapUsedBytes, heapTotalBytes } = process;
-  const { externalBytes, arrayBufferBytes } = process;
+  const { externalBytes, arrayBufferBytes, wakeUps } = process;
   const put = (kind: Metric['kind'], name: string, help: string, value: number): void => {
     const config = { name, help, registers };
     (kind === 'counter' ? new Counter(config) : new Gauge(config)).inc(value);
@@ -183,4 +188,5 @@ function addProcessMetrics(registers: Registry[], { started, process }: DaemonFi
   put('gauge', 'nodejs_heap_size_total_bytes', 'JavaScript heap.', heapTotalBytes);
   put('gauge', 'nodejs_external_memory_bytes', 'Memory outside of the heap, by V8’s count.', externalBytes);
   put('gauge', 'nodejs_array_buffers_bytes', 'Memory of ArrayBuffers.', arrayBufferBytes);
+  put('counter', `${PREFIX}wake_ups_total`, "How often the engine's thread was woken.", wakeUps);
 }

@@ -63,6 +63,7 @@ function sumOf(all: readonly ProcessFigures[]): ProcessFigures {
     heapTotalBytes: sum('heapTotalBytes'),
     externalBytes: sum('externalBytes'),
     arrayBufferBytes: sum('arrayBufferBytes'),
+    wakeUps: sum('wakeUps'),
   };
 }
 

@@ -38,6 +38,8 @@ export class Counters {
   readonly latencies = new Float64Array(OPCODE_END * LATENCY_BUCKETS);
   /** Microseconds of the timed requests, summed by opcode. */
   readonly latencySum = new Float64Array(OPCODE_END);
+  /** How often requests were taken from a ring, or a mount's descriptor, whatever their number. */
+  batches = 0;
   /** Files of timed requests, by the halves of their node ids. */
   readonly files = new Busiest();
   /** Processes that made timed requests, by their numbers and their guests' (sessions'). */

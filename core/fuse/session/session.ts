@@ -194,6 +194,8 @@ export class Session {
   readonly #maxWaiters: number | undefined;
   readonly #drainTimeoutMs: number;
   readonly #spare = new Pool<Request>();
+  /** Whether there were requests since {@link submit}. */
+  #hasTaken = false;
   /** Stands for this guest in the contexts of its requests. */
   readonly #guest: object = Object.freeze({});
   readonly #inFlight = new InFlight();
@@ -287,6 +289,7 @@ export class Session {
     const request = this.#spare.take() ?? new Request(this.#guest);
     request.message = message;
     const loaded = this.in.load(message);
+    this.#hasTaken = true;
     if (loaded < 0) this.#refuse(request);
     else if (this.#pace === undefined || this.#pace.isOpen || !this.#isHeldBack(this.#pace, request))
       this.#start(request, loaded, following);
@@ -403,6 +406,8 @@ export class Session {
    * Has the backend carry out the gathered requests, and keeps the journal short. Never throws.
    */
   submit(): void {
+    if (this.#hasTaken) this.counters.batches += 1;
+    this.#hasTaken = false;
     this.#submitGathered();
     this.journal?.collect();
   }

@@ -202,6 +202,7 @@ class OwnSleep {
     this.#isIdle = count === 0 && isLimited;
     // The time is over, or a signal came (EINTR), which libuv learns of by a descriptor.
     if (count <= 0) return false;
+    wakeUps += 1;
     let isTurnDue = timeout === 0;
     setBeforeSleep(true);
     for (let i = 0; i < count; i++) {
@@ -223,6 +224,12 @@ export type CloseWatch = Omit<Watch, 'unref'>;
 
 let loop: number | undefined;
 let current: OwnSleep | undefined;
+let wakeUps = 0;
+
+/** How often this thread was woken in its own sleep, by whatever; 0 where it has none. */
+export function wakeUpCount(): number {
+  return wakeUps;
+}
 
 /** Whether this thread has a sleep of its own: see {@link watchClosely}. */
 export function hasOwnSleep(): boolean {

@@ -108,6 +108,10 @@ test('figures count what guests of each export have done, exactly', async (t) =>
   assert.equal(told('requests_total{export="one",opcode="LOOKUP"}'), 3);
   assert.equal(told('written_bytes_total{export="one"}'), 1000);
   assert.equal(told('read_bytes_total{export="one"}'), 400);
+  // Each was answered before the next one.
+  assert.equal(told('batches_total{export="one"}'), 9);
+  assert.equal(told('batches_total{export="two"}'), 0);
+  assert.ok(told('wake_ups_total')! > before.get('wake_ups_total')!);
   assert.equal(told('mounts{export="two"}'), 0);
   assert.equal(told('written_bytes_total{export="two"}'), 0);
   assert.ok(told('process_resident_memory_bytes')! > 1e6);
