@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   advancePromises,
   drain,
   type OwnedFd,
+  SystemError,
   type UnixConnection,
   watch,
   type Watch,
@@ -187,7 +189,16 @@ export class FrontEnd extends Connected {
     target: string | UnixConnection,
     options: FrontEndOptions = {},
   ): Promise<FrontEnd> {
-    return new FrontEnd(target, options).setUp();
+    for (let tries = 1; ; tries++) {
+      try {
+        return await new FrontEnd(target, options).setUp();
+      } catch (error) {
+        // A socket is there a moment before anybody listens on it.
+        const isRefused = error instanceof SystemError && error.code === 'ECONNREFUSED';
+        if (!isRefused || tries === 50) throw error;
+        await sleep(20);
+      }
+    }
   }
 
   /**
