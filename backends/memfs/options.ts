@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { PAGE_BYTES } from './content/chunk.js';
 import { memoryLimit } from '../../core/backend/limits.js';
+import { bitsOf, permissionBits } from '../../core/backend/permission-bits.js';
 import { defaultInodes, defaultSize } from './limits.js';
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
@@ -37,12 +38,8 @@ export const options = z.strictObject({
     .default(defaultInodes)
     .describe('most files and directories; default what half of the JavaScript heap holds')
     .meta({ placeholder: 'COUNT' }),
-  mode: z
-    .union([
-      z.number().int().min(0).max(0o7777),
-      z.string().regex(/^[0-7]{1,4}$/, 'must be octal, such as 0755'),
-    ])
-    .transform((value) => (typeof value === 'number' ? value : Number.parseInt(value, 8)))
+  mode: permissionBits
+    .transform(bitsOf)
     .optional()
     .describe('permissions of the root directory; default 0755, or what `from` or `base` has')
     .meta({ placeholder: 'MODE' }),

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { bitsOf, permissionBits } from '../../core/backend/permission-bits.js';
 import { CHECKSUMS } from './client/checksums.js';
 
 const units: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
@@ -24,14 +25,7 @@ function seconds(initial: number, most = 86_400): z.ZodDefault<z.ZodCoercedNumbe
 
 /** Permission bits: a number, or a string in octal. */
 function permissions(initial: string): z.ZodType<number> {
-  return z
-    .union([
-      z.number().int().min(0).max(0o7777),
-      z.string().regex(/^[0-7]{1,4}$/, 'must be octal, such as 0644'),
-    ])
-    .default(initial)
-    .transform((value) => (typeof value === 'number' ? value : Number.parseInt(value, 8)))
-    .meta({ placeholder: 'MODE' });
+  return permissionBits.default(initial).transform(bitsOf).meta({ placeholder: 'MODE' });
 }
 
 const id = z.coerce.number().int().min(0).max(0xffff_fffe).default(0);

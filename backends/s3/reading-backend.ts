@@ -16,6 +16,7 @@ import type {
   Opened,
 } from '../../core/backend/index.js';
 import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
+import { threadStates } from '../../core/system/confinement/state.js';
 import { attributesOf, inodeNumber } from './objects/attributes.js';
 import { Deadline } from './client/deadline.js';
 import { errnoOf, S3Failure } from './client/failure.js';
@@ -34,6 +35,9 @@ const BOUNDLESS = 2 ** 40;
 
 /** The xattr of SELinux's label. */
 const SELINUX = 'security.selinux';
+
+/** `Seccomp` in proc_pid_status(5): a filter is in force. */
+const FILTERED = 2;
 
 /** Serves a bucket read-only; `WritableBackend` adds the changes. */
 export class ReadingBackend implements Backend<Node, OpenFile> {
@@ -71,7 +75,8 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
 
   async mount(host: BackendHost): Promise<Node> {
     this.#host = host;
-    await compileParser();
+    // The flags that this sets hold for the whole process, which may be another program's.
+    if (threadStates().some(({ seccomp }) => seccomp === FILTERED)) await compileParser();
     this.#mounted = await MountedBucket.start(this.options, host.log, this.#traces);
     this.#mounted.watches.mounted(host);
     return this.#mounted.tree.root;

@@ -65,7 +65,7 @@ export interface ProcessFigures {
   /** Memory outside of the heap, by V8's count. */
   readonly externalBytes: number;
   readonly arrayBufferBytes: number;
-  /** How often the engine's thread was woken: by a notification, a timer's turn, a descriptor. */
+  /** How often the engine's thread was woken by a notification or another descriptor. */
   readonly wakeUps: number;
 }
 

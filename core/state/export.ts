@@ -7,8 +7,7 @@ import {
   type Logger,
   type NodeChange,
 } from '../backend/index.js';
-import { memoryLimit } from '../backend/limits.js';
-import { heapLimit } from '../backend/limits.js';
+import { heapLimit, memoryLimit } from '../backend/limits.js';
 import { ListingBudget } from './directory-stream.js';
 import type { Slot } from './ids.js';
 import type { Journal } from './journal/index.js';

@@ -13,7 +13,7 @@
  *   the paths, `tree.ts` the nodes.
  * - `watched/`: programs in guests hear of changes from outside. `events.ts`: what waits for them.
  * - `plugins.ts`: some of them as kinds of backend, for configuration files.
- * - `nodes-in-use.ts`, `turns.ts`, `buffers.ts`, `pauses.ts`: what several of them need.
+ * - `nodes-in-use.ts`, `turns.ts`, `buffers.ts`: what several of them need.
  */
 export { readOnly } from '../backend/index.js';
 export { cached, type CachedOptions } from './cached/cached.js';

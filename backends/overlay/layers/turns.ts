@@ -1,15 +1,8 @@
 import { performance } from 'node:perf_hooks';
+import { pause } from '../../../core/backend/pauses.js';
 
 /** Milliseconds that a long work takes of one turn of the event loop. */
 const TURN_MS = 1;
-
-/** Works that wait for their turn. */
-const waiting: (() => void)[] = [];
-
-function nextTurn(): void {
-  waiting.shift()!();
-  if (waiting.length > 0) setImmediate(nextTurn);
-}
 
 /**
  * When a long work, such as the reading of a directory that has a million entries, makes room for
@@ -23,13 +16,8 @@ export class Turns {
   }
 
   /** Resolves when the next turn has begun. */
-  next(): Promise<void> {
-    return new Promise((resolve) => {
-      if (waiting.length === 0) setImmediate(nextTurn);
-      waiting.push(() => {
-        this.#endMs = performance.now() + TURN_MS;
-        resolve();
-      });
-    });
+  async next(): Promise<void> {
+    await pause();
+    this.#endMs = performance.now() + TURN_MS;
   }
 }

@@ -43,18 +43,17 @@ export function traceOperations(
   readonly recoverByName: (key: Uint8Array) => Node | undefined;
 } {
   let given: ReadonlyMap<NodeKey, string> = new Map();
-  /**
-   * The traces by the text of the key, and known directories by their inode number. Made once for
-   * the traces that are given, when first needed: what comes later is without a hint, and no
-   * request pays for all nodes again.
-   */
+  /** The traces by the text of the key. */
   let traces: ReadonlyMap<string, string> | undefined;
-  let directories: ReadonlyMap<string, Node> | undefined;
   /** Keys of files without handles by their inode numbers, of the traces that are given. */
   let keysByIno: ReadonlyMap<string, readonly Uint8Array[]> | undefined;
   /** What was looked for by its key there. */
   const foundByName = new Map<string, Node | undefined>();
-  /** Known directories by their inode numbers, and how many nodes there were when it was made. */
+  /**
+   * Known directories by their inode numbers, and how many nodes there were when it was made. Under
+   * Landlock it is made once for the traces that are given, when first needed: what comes later is
+   * without a hint, and no request pays for all nodes again.
+   */
   let byIno: ReadonlyMap<string, readonly Node[]> | undefined;
   let gatheredOf = 0;
   let gathered = 0;
@@ -79,14 +78,19 @@ export function traceOperations(
       }
       if (found !== undefined && nodes.has(found)) yield found;
     }
-    if (byIno === undefined || (gatheredOf !== nodes.size && gathered < MOST_GATHERED)) {
+    if (gatheredOf !== nodes.size && gathered < MOST_GATHERED) byIno = undefined;
+    yield* knownDirectories(ino);
+  }
+
+  function knownDirectories(ino: string): readonly Node[] {
+    if (byIno === undefined) {
       byIno = grouped(nodes, (node) =>
         nodes.fileType(node) === FileType.DIRECTORY ? nodes.inoText(node) : undefined,
       );
       gatheredOf = nodes.size;
       gathered += 1;
     }
-    for (const node of byIno.get(ino) ?? []) if (nodes.has(node)) yield node;
+    return (byIno.get(ino) ?? []).filter((node) => nodes.has(node));
   }
 
   /** @param depth how many of its directories are looked for already. */
@@ -95,7 +99,7 @@ export function traceOperations(
       const slash = place.indexOf('/');
       if (slash < 0) continue;
       const name = place.slice(slash + 1);
-      for (const parent of directoriesOf(place.slice(place.indexOf(':') + 1, slash), depth)) {
+      for (const parent of directoriesOf(inoIn(place.slice(0, slash)), depth)) {
         const node = at(parent, name, itsKey);
         if (node !== undefined) return node;
       }
@@ -126,13 +130,7 @@ export function traceOperations(
   }
 
   function directory(place: string): Node | undefined {
-    directories ??= new Map(
-      Array.from(nodes)
-        .filter((node) => nodes.fileType(node) === FileType.DIRECTORY)
-        .map((node) => [nodes.placeText(node), node]),
-    );
-    const found = directories.get(place);
-    return found !== undefined && nodes.has(found) ? found : undefined;
+    return knownDirectories(inoIn(place)).find((node) => nodes.placeText(node) === place);
   }
 
   finder.recall = (node) => {
@@ -169,11 +167,16 @@ export function traceOperations(
       if (before === given) return;
       given = before;
       traces = undefined;
-      directories = undefined;
+      byIno = undefined;
       keysByIno = undefined;
       foundByName.clear();
     },
   };
+}
+
+/** The inode number in what `Nodes.placeText` gives: all but the mount. */
+function inoIn(place: string): string {
+  return place.slice(place.indexOf(':') + 1);
 }
 
 /** Groups values; those without a group are left out. */

@@ -36,11 +36,15 @@ export function sandboxPlace(name: string): string {
   return join(placesFolder(), checkName(name));
 }
 
-/** Where a process that holds sandboxes has its files, less their suffix. */
-export function holderPlace(key: string): string {
+function processesFolder(): string {
   const folder = join(placesFolder(), 'processes');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  return join(folder, key);
+  return folder;
+}
+
+/** Where a process that holds sandboxes has its files, less their suffix. */
+export function holderPlace(key: string): string {
+  return join(processesFolder(), key);
 }
 
 /** The log of the process that holds sandboxes. */
@@ -97,7 +101,7 @@ export function connectTo(place: string): Promise<Socket | undefined> {
 
 /** The names of all sandboxes that run. What killed processes have left is removed. */
 export async function sandboxNames(): Promise<string[]> {
-  for (const place of placesIn(holderPlace('.'))) TakenPlace.take(place)?.leave();
+  for (const place of placesIn(processesFolder())) TakenPlace.take(place)?.leave();
   const names: string[] = [];
   for (const place of placesIn(placesFolder())) {
     const socket = await connectTo(place);

@@ -20,7 +20,7 @@ import { type ConfigDocument, type Descriptor, indexSchema, parse } from './docu
 import { blobName, type Image, type ImageLayer } from './image.js';
 
 export const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
-export const CONFIG = 'application/vnd.oci.image.config.v1+json';
+const CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 const REF_NAME = 'org.opencontainers.image.ref.name';
 
@@ -53,14 +53,14 @@ export async function commitImage(
   const added = await addLayer(directory, writeLayer);
   layers.push({ mediaType: layerType('gzip'), digest: added.digest, size: added.size });
   const config = await writeDocument(directory, configOf(base, added.diffId));
-  const manifest = await writeDocument(directory, {
-    schemaVersion: 2,
-    mediaType: MANIFEST,
-    config: { mediaType: CONFIG, ...config },
-    layers,
-  });
+  const manifest = await writeDocument(directory, manifestOf(config, layers));
   manifests.push({ mediaType: MANIFEST, ...manifest, annotations: { [REF_NAME]: tag } });
   await replace(directory, 'index.json', JSON.stringify({ schemaVersion: 2, manifests }));
+}
+
+/** The manifest of an image. */
+export function manifestOf(config: { readonly digest: string; readonly size: number }, layers: Descriptor[]) {
+  return { schemaVersion: 2, mediaType: MANIFEST, config: { mediaType: CONFIG, ...config }, layers };
 }
 
 /** The media type of a layer. */

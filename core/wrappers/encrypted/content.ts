@@ -11,8 +11,8 @@ import {
   type Steps,
   wait,
 } from '../../backend/index.js';
+import { pause } from '../../backend/pauses.js';
 import { Buffers } from '../buffers.js';
-import { pause } from '../pauses.js';
 import { Turns } from '../turns.js';
 import type { Keys } from './keys.js';
 import {

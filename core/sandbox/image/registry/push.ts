@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { Readable, type Writable } from 'node:stream';
 import { UsageError } from '../../../backend/index.js';
 import { TemporaryFolder } from '../../../guest/index.js';
-import { addLayer, CONFIG, configOf, layerType, MANIFEST } from '../commit.js';
+import { addLayer, configOf, layerType, MANIFEST, manifestOf } from '../commit.js';
 import { type Compression, compressionOf, MAGIC_BYTES } from '../compression.js';
 import { Digest, digestOf } from '../digest.js';
 import { blobName, type Image, type ImageLayer } from '../image.js';
@@ -39,13 +39,8 @@ export async function pushImage(
   const document = Buffer.from(JSON.stringify(configOf(base, diffId)));
   const config = { digest: digestOf(document), size: document.length };
   await client.putBlob(config, () => Readable.from([document]));
-  const manifest = {
-    schemaVersion: 2,
-    mediaType: MANIFEST,
-    config: { mediaType: CONFIG, ...config },
-    layers,
-  };
-  await client.putManifest(tag, MANIFEST, Buffer.from(JSON.stringify(manifest)));
+  const manifest = Buffer.from(JSON.stringify(manifestOf(config, layers)));
+  await client.putManifest(tag, MANIFEST, manifest);
 }
 
 /** What a layer is, as it is stored. Its bytes are checked by the registry. */
