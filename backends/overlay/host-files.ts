@@ -1,6 +1,9 @@
+import { Readable } from 'node:stream';
 import {
   DAEMON,
+  andThen,
   type Attributes,
+  type Awaitable,
   FileType,
   FsError,
   type GuestBuffer,
@@ -53,6 +56,8 @@ export interface NewFileOptions {
 export class HostFiles {
   readonly #overlay: OverlayBackend;
   readonly #changed: (changes: readonly HostChange[]) => Promise<void>;
+  readonly #uses = new Set<Promise<unknown>>();
+  #isClosed = false;
 
   /** @param changed called after each change. */
   constructor(
@@ -69,27 +74,54 @@ export class HostFiles {
 
   /**
    * @param most bytes that it may have. Default: any number.
-   * @throws ENOENT, EISDIR, ELOOP, EFBIG.
+   * @throws ENOENT, EISDIR, EINVAL for what is no file, ELOOP, EFBIG.
    */
-  readFile(path: string, most = Infinity): Promise<Buffer> {
-    return this.#at(path, true, async ({ node }) => {
-      if (node.isDirectory) throw FsError.of('EISDIR');
-      const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, DAEMON);
-      const buffer = this.#union.host.createBuffer(PIECE_BYTES);
-      const parts: Buffer[] = [];
-      try {
-        for (let at = 0; ;) {
-          const count = await this.#overlay.read!(node, file, buffer, at, DAEMON);
-          if (count === 0) return Buffer.concat(parts);
-          parts.push(Buffer.from(buffer.bytes.subarray(0, count)));
-          at += count;
-          if (at > most) throw FsError.of('EFBIG');
-        }
-      } finally {
-        buffer.close();
-        await this.#overlay.release?.(node, file);
-      }
+  async readFile(path: string, most = Infinity): Promise<Buffer> {
+    const parts: Buffer[] = [];
+    let length = 0;
+    for await (const part of this.#pieces(path, true)) {
+      length += part.length;
+      if (length > most) throw named(path, FsError.of('EFBIG'));
+      parts.push(part);
+    }
+    return Buffer.concat(parts);
+  }
+
+  /**
+   * A file's content as a stream, a mebibyte at a time. It fails as {@link readFile} does.
+   * @param options.followsLink whether a symbolic link at the path's end is followed. Default:
+   * true.
+   */
+  readStream(path: string, { followsLink = true }: { readonly followsLink?: boolean } = {}): Readable {
+    return Readable.from(this.#pieces(path, followsLink), { objectMode: false });
+  }
+
+  async *#pieces(path: string, follows: boolean): AsyncGenerator<Buffer> {
+    const overlay = this.#overlay;
+    const { node, file } = await this.#at(path, follows, async (seen) => {
+      if (seen.node.isDirectory) throw FsError.of('EISDIR');
+      // A device may have no end, and a FIFO no writer.
+      if (seen.node.type !== FileType.REGULAR) throw FsError.of('EINVAL');
+      const opened = await overlay.open!(seen.node, OpenFlags.READ_ONLY, DAEMON);
+      this.#union.pin(seen.node);
+      return { node: seen.node, file: opened.file };
     });
+    const buffer = this.#union.host.createBuffer(PIECE_BYTES);
+    try {
+      for (let at = 0; ;) {
+        const count = await this.#use(path, async () => overlay.read!(node, file, buffer, at, DAEMON));
+        if (count === 0) return;
+        yield Buffer.from(buffer.bytes.subarray(0, count));
+        at += count;
+      }
+    } finally {
+      buffer.close();
+      // When they are closed, it is, too.
+      if (!this.#isClosed) {
+        await this.#use(path, async () => overlay.release?.(node, file));
+        this.#union.unpin(node);
+      }
+    }
   }
 
   /** Makes a file, or replaces its content. @throws ENOENT for its directory, EISDIR, ENOSPC. */
@@ -126,9 +158,27 @@ export class HostFiles {
 
   /** Attributes of what a path stands for, a symbolic link itself. @throws ENOENT. */
   stat(path: string): Promise<Attributes> {
-    return this.#at(path, false, async ({ node }) => ({
-      ...(await this.#overlay.getattr(node, undefined, DAEMON)),
-    }));
+    return this.#at(path, false, async ({ node }) => attributesOf(this.#overlay, node));
+  }
+
+  /** Where a symbolic link leads. @throws ENOENT, EINVAL for what is none. */
+  readlink(path: string): Promise<string> {
+    return this.#at(path, false, async ({ node }) => {
+      if (node.type !== FileType.SYMLINK) throw FsError.of('EINVAL');
+      return this.#overlay.readlink!(node, DAEMON);
+    });
+  }
+
+  /** Extended attributes of what a path stands for, a symbolic link itself, by name. */
+  xattrs(path: string): Promise<Map<string, Uint8Array>> {
+    return this.#at(path, false, async ({ node }) => {
+      const found = new Map<string, Uint8Array>();
+      for (const name of (await this.#overlay.listxattr?.(node, DAEMON)) ?? []) {
+        const value = await this.#overlay.getxattr?.(node, name, DAEMON);
+        if (value !== undefined) found.set(name, Uint8Array.from(value));
+      }
+      return found;
+    });
   }
 
   /** Where a path leads, without symbolic links. @throws ENOENT, ELOOP. */
@@ -193,7 +243,7 @@ export class HostFiles {
    */
   async copyFrom(source: HostFiles, path: string): Promise<void> {
     const change = await source.#at(path, false, async ({ node: from }) => {
-      const { rdev = 0, ...attributes } = { ...(await source.#overlay.getattr(from, undefined, DAEMON)) };
+      const { rdev = 0, ...attributes } = await attributesOf(source.#overlay, from);
       const target =
         from.type === FileType.SYMLINK ? await source.#overlay.readlink!(from, DAEMON) : undefined;
       return this.#in(path, async (parent, name): Promise<HostChange> => {
@@ -329,9 +379,30 @@ export class HostFiles {
     }
   }
 
+  /** Waits for what is being done. All else is refused from now on, by ECANCELED. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.allSettled(this.#uses);
+  }
+
+  /** Does something that {@link close} waits for. */
+  async #use<T>(path: string, task: () => Promise<T>): Promise<T> {
+    let use: Promise<T> | undefined;
+    try {
+      if (this.#isClosed) throw FsError.of('ECANCELED');
+      use = task();
+      this.#uses.add(use);
+      return await use;
+    } catch (error) {
+      throw named(path, error);
+    } finally {
+      if (use !== undefined) this.#uses.delete(use);
+    }
+  }
+
   /** Does something with what a path stands for. */
-  async #at<T>(path: string, follows: boolean, use: (seen: PinnedEntry) => Promise<T>): Promise<T> {
-    return this.#named(path, async () => {
+  #at<T>(path: string, follows: boolean, use: (seen: PinnedEntry) => Promise<T>): Promise<T> {
+    return this.#use(path, async () => {
       const seen = await run(this.#walk(path, follows));
       try {
         return await use(seen);
@@ -345,7 +416,7 @@ export class HostFiles {
   async #in<T>(path: string, use: (parent: OverlayNode, name: string) => Promise<T>): Promise<T> {
     const names = path.split('/').filter((name) => name !== '' && name !== '.');
     const name = names.pop();
-    return this.#named(path, () => {
+    return this.#use(path, async () => {
       if (name === undefined || name === '..') throw FsError.of('EBUSY');
       return this.#at(`/${names.join('/')}`, true, ({ node }) => {
         if (!node.isDirectory) throw FsError.of('ENOTDIR');
@@ -400,19 +471,18 @@ export class HostFiles {
     this.#union.pin(parent);
     return { node: parent, attributes: { mode: FileType.DIRECTORY } };
   }
+}
 
-  async #named<T>(path: string, use: () => Promise<T>): Promise<T> {
-    try {
-      return await use();
-    } catch (error) {
-      if (!(error instanceof FsError)) throw error;
-      throw Object.assign(new Error(`${error.code}: ${path}`, { cause: error }), {
-        code: error.code,
-        errno: error.errno,
-        path,
-      });
-    }
-  }
+/** Attributes of a node, copied at once: a layer fills one object for each answer. */
+function attributesOf(overlay: OverlayBackend, node: OverlayNode): Awaitable<Attributes> {
+  return andThen(overlay.getattr(node, undefined, DAEMON), (attributes) => ({ ...attributes }));
+}
+
+/** An error that names the path, once. */
+function named(path: string, error: unknown): unknown {
+  if (!(error instanceof FsError)) return error;
+  const { code, errno } = error;
+  return Object.assign(new Error(`${code}: ${path}`, { cause: error }), { code, errno, path });
 }
 
 /**

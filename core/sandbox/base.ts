@@ -3,6 +3,16 @@ import type { BackendRegistry } from '../plugins/index.js';
 import type { VolumeSnapshot } from '../../backends/memfs/index.js';
 import type { Image } from './image/image.js';
 
+/** How a sandbox's layers are put together. */
+export const LAYERS = {
+  upperPath: [],
+  workPath: undefined,
+  redirectDir: true,
+  metacopy: true,
+  xattrs: 'trusted',
+  marks: 'auto',
+} as const;
+
 /** The layers of one sandbox. */
 export interface OpenLayers {
   /** Top first. */

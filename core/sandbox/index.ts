@@ -5,7 +5,8 @@
  *   a directory, an image, or a snapshot of another one. `users.ts`: its users by name.
  *   `path-rules.ts`: what its commands do not see, or not change. `audit.ts`: a log of what they
  *   read and change. `watch.ts`: who hears of changes;
- *   `merge.ts`: what a fork has changed, for another one.
+ *   `merge.ts`: what a fork has changed, for another one. `differences.ts`: what was there and what
+ *   is there, `patch.ts`: the same as text.
  * - `image/`: images of containers. `store.ts` has their files, `documents.ts` the forms of their
  *   JSON, `digest.ts` digests, `compression.ts` what layers are packed by; `image.ts` reads them,
  *   `commit.ts` writes them. `registry/`: those of registries. `reference.ts` is how they are
@@ -23,6 +24,7 @@ export { SandboxSnapshot, type Base } from './base.js';
 export { SandboxCommand } from './command.js';
 export type { TerminalSize } from './agent.js';
 export type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
-export { sandbox, Sandbox, type ExecResult, type SandboxChange, type StreamOptions } from './sandbox.js';
+export { type Aspect, FileVersion, type SandboxChange, SandboxDifference } from './differences.js';
+export { sandbox, Sandbox, type ExecResult, type StreamOptions } from './sandbox.js';
 export type { FileEvent } from './watch.js';
 export type { NetworkOptions } from './network/proxy.js';

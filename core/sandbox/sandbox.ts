@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { statSync } from 'node:fs';
+import { createWriteStream, statSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { posix, resolve } from 'node:path';
@@ -13,19 +13,14 @@ import { routed } from '../wrappers/index.js';
 import { Guest, type GuestShare, TemporaryFolder } from '../guest/index.js';
 import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../plugins/index.js';
 import { MemfsVolume } from '../../backends/memfs/index.js';
-import {
-  differences,
-  HostFiles,
-  overlay,
-  type OverlayBackend,
-  writeLayer,
-} from '../../backends/overlay/index.js';
+import { HostFiles, overlay, type OverlayBackend, writeLayer } from '../../backends/overlay/index.js';
 import type { AccessLog } from '../trace/access-log.js';
 import { agentScript, BUSYBOX, CONTROL, type Mount, OWN_FOLDERS, ROOT, type TerminalSize } from './agent.js';
 import { openAudit } from './audit.js';
-import { type Base, directoryBase, emptyFolder, imageBase, SandboxSnapshot } from './base.js';
+import { type Base, directoryBase, emptyFolder, imageBase, LAYERS, SandboxSnapshot } from './base.js';
 import { SandboxCommand } from './command.js';
 import { ControlShare, Folder, Source } from './control-share.js';
+import { Differences, type SandboxChange, type SandboxDifference } from './differences.js';
 import { commitImage } from './image/commit.js';
 import { Image } from './image/image.js';
 import { referenceOf, SCHEME } from './image/registry/reference.js';
@@ -33,6 +28,7 @@ import type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 import { merge } from './merge.js';
 import { LISTEN_LINE, NETWORK, NetworkProxy, PROXY_VARIABLES } from './network/proxy.js';
 import { Messages } from './pipes.js';
+import { writePatch } from './patch.js';
 import { rulesOf } from './path-rules.js';
 import { findUser } from './users.js';
 import { type FileEvent, FileWatches } from './watch.js';
@@ -78,13 +74,6 @@ export interface ExecResult {
   readonly stderr: string;
 }
 
-/** A difference from what a sandbox began with. */
-export interface SandboxChange {
-  readonly kind: 'added' | 'changed' | 'removed';
-  /** Absolute path in the sandbox. */
-  readonly path: string;
-}
-
 /** A throw-away machine whose files its owner reads, writes, snapshots and forks. */
 export class Sandbox implements AsyncDisposable {
   /** Its files, which the host reads and writes without the guest's help. */
@@ -98,6 +87,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #volume: MemfsVolume;
   readonly #overlay: OverlayBackend;
   readonly #closeLayers: () => void;
+  readonly #differences: Differences;
   readonly #control = new ControlShare();
   readonly #messages = new Messages();
   readonly #watches = new FileWatches();
@@ -137,6 +127,7 @@ export class Sandbox implements AsyncDisposable {
       // Before it runs, the guest has nothing to forget.
       return this.#agent === undefined ? Promise.resolve() : this.#messages.send('forget\n');
     });
+    this.#differences = new Differences(base, root, this.files, log);
   }
 
   /** See {@link sandbox}. */
@@ -146,16 +137,7 @@ export class Sandbox implements AsyncDisposable {
     const limits = { size: size ?? DEFAULT_BYTES, inodes: files ?? DEFAULT_FILES };
     const layers = await base.open(new BackendRegistry(), log);
     const volume = base.changes?.fork(limits) ?? new MemfsVolume(limits);
-    const root = overlay({
-      upper: volume.backend,
-      lowers: layers.lowers,
-      upperPath: [],
-      workPath: undefined,
-      redirectDir: true,
-      metacopy: true,
-      xattrs: 'trusted',
-      marks: 'auto',
-    });
+    const root = overlay({ ...LAYERS, upper: volume.backend, lowers: layers.lowers });
     const box = new Sandbox(options, base, log, volume, root, layers.close);
     try {
       await box.#start();
@@ -466,13 +448,34 @@ export class Sandbox implements AsyncDisposable {
     return { bytes: (blocks - blocksFree) * blockSize, files: files - filesFree };
   }
 
-  /** What differs from what the sandbox began with, a fork from what the first one began with. */
-  async diff(): Promise<SandboxChange[]> {
+  /**
+   * What differs from what the sandbox began with, a fork from what the first one began with. What
+   * was there and what is there is read when it is asked for.
+   * @param path absolute, without symbolic links: only what differs there and below.
+   */
+  async diff(path = '/'): Promise<SandboxDifference[]> {
     await this.#sync();
-    const found: SandboxChange[] = [];
-    for await (const { kind, path } of differences(this.#overlay.union))
-      found.push({ kind, path: `/${path}` });
-    return found;
+    return this.#differences.list(posix.resolve('/', path));
+  }
+
+  /**
+   * Writes what {@link diff} shows as a unified diff with the headers of git, which `patch -p1` and
+   * `git apply` read. What these do not know is told in lines that begin with `#`: directories,
+   * devices, owners, and files above 16 MiB. Needs the program `diff`.
+   * @param to a stream, which stays open, or a file.
+   * @param path as for {@link diff}.
+   */
+  async patch(to: string | Writable, path = '/'): Promise<void> {
+    const changes = await this.diff(path);
+    if (typeof to !== 'string') return writePatch(changes, to);
+    const file = createWriteStream(to);
+    await Promise.all([
+      finished(file),
+      writePatch(changes, file).then(
+        () => file.end(),
+        (error: unknown) => file.destroy(error as Error),
+      ),
+    ]);
   }
 
   /**
@@ -548,6 +551,8 @@ export class Sandbox implements AsyncDisposable {
     this.#guest?.kill();
     await this.#guest?.ended();
     this.#audit?.close();
+    await this.files.close();
+    await this.#differences.close();
     if (this.#daemon !== undefined) await this.#daemon.close();
     else if (this.#isMounted) await this.#overlay.unmount?.();
     this.#temporary?.[Symbol.dispose]();

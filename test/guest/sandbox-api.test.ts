@@ -10,12 +10,14 @@ import {
   realpathSync,
   rmSync,
   statSync,
+  symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { PassThrough, type Readable } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
@@ -72,6 +74,13 @@ describe('a sandbox', () => {
   before(async () => {
     for (const name of ['shared', 'fixed']) mkdirSync(join(folder, name));
     writeFileSync(join(folder, 'fixed/file'), 'host\n');
+    mkdirSync(join(folder, 'told/all/deep'), { recursive: true });
+    for (const name of ['text', 'mode', 'gone', 'all/deep/file'])
+      writeFileSync(join(folder, 'told', name), `old ${name}\n`, { mode: 0o644 });
+    writeFileSync(join(folder, 'told/binary'), Buffer.from([0, 255]));
+    writeFileSync(join(folder, 'told/large'), '');
+    truncateSync(join(folder, 'told/large'), 20 << 20);
+    symlinkSync('text', join(folder, 'told/link'));
     box = await sandbox({
       ...machine,
       mounts: {
@@ -230,6 +239,63 @@ describe('a sandbox', () => {
     const names = told.filter((line) => !line.startsWith('changed'));
     assert.deepEqual(names, ['added ', 'added /a', 'removed /a', 'added /b', 'removed /b', 'added /host']);
     assert.ok(told.includes('changed /a'), told.join());
+  });
+
+  it('shows what has changed with what was there before, and writes it as a patch', async () => {
+    const place = join(folder, 'told');
+    const script = `echo new > text; chmod 711 mode; chown 5:6 mode; rm -r gone all; echo made > made
+      printf '\\0\\1' > binary; printf x >> large; ln -sfn mode link`;
+    assert.equal((await box.exec(script, { cwd: place })).exitCode, 0);
+    const changes = await box.diff(place);
+    const lines = await Promise.all(
+      changes.map(async (change) => {
+        const aspects = (await change.aspects()).filter((aspect) => aspect !== 'mtime');
+        return `${change.kind} ${relative(place, change.path)} ${aspects.join(' ')}`.trim();
+      }),
+    );
+    assert.deepEqual(lines, [
+      'removed all',
+      'changed binary content',
+      'removed gone',
+      'changed large content',
+      'changed link target',
+      'added made',
+      'changed mode mode owner',
+      'changed text content',
+    ]);
+    const at = (name: string) => changes.find(({ path }) => path === join(place, name))!;
+    const contents = await Promise.all([
+      at('text').before(),
+      at('text').after(),
+      at('gone').before(),
+      at('made').after(),
+      at('binary').before(),
+      at('binary').after(),
+    ]);
+    assert.deepEqual(await Promise.all(contents.map((version) => version!.bytes())), [
+      Buffer.from('old text\n'),
+      Buffer.from('new\n'),
+      Buffer.from('old gone\n'),
+      Buffer.from('made\n'),
+      Buffer.from([0, 255]),
+      Buffer.from([0, 1]),
+    ]);
+    let length = 0;
+    for await (const part of (await at('large').after())!.stream()) length += (part as Buffer).length;
+    assert.equal(length, (20 << 20) + 1);
+    const old = await at('link').before();
+    assert.equal(old!.target, 'text');
+    const below: string[] = [];
+    for await (const { path } of at('all').removedBelow()) below.push(relative(place, path));
+    assert.deepEqual(below, ['all/deep', 'all/deep/file']);
+    const file = join(folder, 'told.patch');
+    await box.patch(file, place);
+    const patch = readFileSync(file, 'utf8').replaceAll(place.slice(1), 'told');
+    assert.match(patch, /^--- a\/told\/text\n\+\+\+ b\/told\/text\n@@ -1 \+1 @@\n-old text\n\+new\n/m);
+    assert.match(patch, /^deleted file mode 100644\n--- a\/told\/all\/deep\/file\n\+\+\+ \/dev\/null/m);
+    assert.match(patch, /^# told\/mode: owner 0:0 -> 5:6\ndiff .*\nold mode 100644\nnew mode 100711$/m);
+    assert.match(patch, /^Binary files a\/told\/binary and b\/told\/binary differ$/m);
+    assert.match(patch, /^# told\/large: 20971520 -> 20971521 bytes, too long/m);
   });
 
   it('reaches what it may by the proxy, and nothing else, and is reached where it listens', async () => {
@@ -571,6 +637,30 @@ it('detached sandboxes run on in one process, and are used, forked, told of and 
   assert.equal(one.stdout, 'added /etc/made\n');
   assert.equal(other.stdout, 'added /etc/own\n');
   assert.equal(committed.code, 0);
+  const file = join(folder, 'told-to-all');
+  writeFileSync(file, 'old\n', { mode: 0o644 });
+  await run('exec', 'box', 'sh', '-c', `echo news > ${file}; chmod 600 ${file}; touch ${file}-2`);
+  const [list, long, unified, unclear] = await Promise.all([
+    run('diff', 'box', file),
+    run('diff', '--long', 'box', file),
+    run('diff', '--unified', 'box', file),
+    run('diff', '--long', '--unified', 'box'),
+  ]);
+  assert.equal(list.stdout, `changed ${file}\n`);
+  assert.equal(long.stdout, `changed ${file} (content 4 bytes -> 5 bytes, mode 644 -> 600, mtime)\n`);
+  assert.equal(
+    unified.stdout,
+    `diff --git a${file} b${file}
+old mode 100644
+new mode 100600
+--- a${file}
++++ b${file}
+@@ -1 +1 @@
+-old
++news
+`,
+  );
+  assert.equal(unclear.code, 2);
   assert.equal((await Image.open(`${folder}/image:mine`)).layers.length, 1);
   const refused = await Promise.all([
     run('run', '--detach', '--name', 'box'),

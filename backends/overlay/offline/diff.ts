@@ -1,4 +1,4 @@
-import { DAEMON, type Attributes, run } from '../../../core/backend/index.js';
+import { DAEMON, andThen, type Attributes, run } from '../../../core/backend/index.js';
 import { list } from '../tree/listing.js';
 import type { OverlayNode } from '../tree/node.js';
 import type { PinnedEntry, Union } from '../tree/union.js';
@@ -13,7 +13,12 @@ export interface Difference {
   readonly seen: PinnedEntry | undefined;
   /** Whether it is a directory that hides what the lowers have at its place. */
   readonly replaces: boolean;
+  /** Whether it is a file whose content is that of the lowers at its place. */
+  readonly hasSameContent: boolean;
 }
+
+const PLAIN = { replaces: false, hasSameContent: false } as const;
+const NOT_THERE = { seen: undefined, ...PLAIN } as const;
 
 /** The differences that the upper makes, sorted by name, directories before their content. */
 export async function* differences(union: Union): AsyncGenerator<Difference> {
@@ -30,7 +35,7 @@ async function* within(union: Union, directory: OverlayNode, prefix: string): As
     const hidden = await whiteoutOf(name, type);
     if (hidden !== undefined) {
       if (await isGone(union, directory, hidden)) {
-        yield { kind: 'removed', path: prefix + hidden, seen: undefined, replaces: false };
+        yield { kind: 'removed', path: prefix + hidden, ...NOT_THERE };
       }
       continue;
     }
@@ -62,20 +67,24 @@ async function* entered(
   const path = prefix + name;
   const below = await run(union.existsBelow(directory, name));
   const kind = below ? 'changed' : 'added';
-  if (!node.isDirectory) yield { kind, path, seen, replaces: false };
-  else if (node.lowers.length > 0 && node.redirect === undefined) {
-    if (await hasOtherAttributes(node, seen.attributes)) yield { kind, path, seen, replaces: false };
+  if (!node.isDirectory) {
+    const hasSameContent = node.isMetacopy && node.content !== undefined && node.redirect === undefined;
+    yield { kind, path, seen, replaces: false, hasSameContent };
+  } else if (node.lowers.length > 0 && node.redirect === undefined) {
+    if (await hasOtherAttributes(node, seen.attributes)) yield { kind, path, seen, ...PLAIN };
     yield* within(union, node, `${path}/`);
   } else {
-    yield { kind, path, seen, replaces: below };
+    yield { kind, path, seen, ...PLAIN, replaces: below };
     yield* everything(union, node, `${path}/`);
   }
 }
 
 async function hasOtherAttributes(node: OverlayNode, now: Attributes): Promise<boolean> {
   const lower = node.lowers[0]!;
-  const before = await lower.layer.backend.getattr(lower.node, undefined, DAEMON);
-  return (['mode', 'uid', 'gid'] as const).some((field) => (now[field] ?? 0) !== (before[field] ?? 0));
+  // Read at once: the layer may fill one object for each answer.
+  return andThen(lower.layer.backend.getattr(lower.node, undefined, DAEMON), (before) =>
+    (['mode', 'uid', 'gid'] as const).some((field) => (now[field] ?? 0) !== (before[field] ?? 0)),
+  );
 }
 
 /** All of a directory that is new at its place, lowers that moved with it included. */
@@ -85,7 +94,7 @@ async function* everything(union: Union, directory: OverlayNode, prefix: string)
     const seen = await run(union.find(directory, name));
     if (seen === undefined) continue;
     try {
-      yield { kind: 'added', path: prefix + name, seen, replaces: false };
+      yield { kind: 'added', path: prefix + name, seen, ...PLAIN };
       if (seen.node.isDirectory) yield* everything(union, seen.node, `${prefix}${name}/`);
     } finally {
       union.unpin(seen.node);

@@ -51,8 +51,13 @@ export function addSandboxCommands(sandbox: Command): void {
     .command('diff')
     .description('list what was added, changed and removed in a sandbox')
     .argument('<NAME>')
-    .action(async (name: string) => {
-      process.exitCode = await visit(name, { command: 'diff' });
+    .argument('[PATH]', 'what differs there and below', '/')
+    .option('-l, --long', 'with what differs: content, mode, owner, where a link leads, …')
+    .option('-u, --unified', 'as a patch, with the old and new lines')
+    .action(async (name: string, path: string, { long, unified }: Values) => {
+      if (long === true && unified === true) throw new UsageError('--long, --unified: give one of them');
+      const form = unified === true ? 'unified' : long === true ? 'long' : 'list';
+      process.exitCode = await visit(name, { command: 'diff', path, form });
     });
   sandbox
     .command('merge')

@@ -43,7 +43,11 @@ export const requestSchema = z.discriminatedUnion('command', [
   z.strictObject({ command: z.literal('resize'), id: z.number().int(), ...size }),
   z.strictObject({ command: z.literal('fork'), names: z.array(z.string()).min(1) }),
   z.strictObject({ command: z.literal('publish'), port: z.number(), hostPort: z.number() }),
-  z.strictObject({ command: z.literal('diff') }),
+  z.strictObject({
+    command: z.literal('diff'),
+    path: z.string(),
+    form: z.enum(['list', 'long', 'unified']),
+  }),
   z.strictObject({ command: z.literal('merge'), fork: z.string() }),
   z.strictObject({ command: z.literal('watch'), path: z.string() }),
   z.strictObject({ command: z.literal('read'), path: z.string() }),

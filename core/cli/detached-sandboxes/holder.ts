@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
-import { PassThrough, type Readable } from 'node:stream';
+import { PassThrough, type Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Logger, nameBytes, UsageError } from '../../backend/index.js';
 import { createLogger } from '../../plugins/logger.js';
@@ -9,12 +10,12 @@ import { FrameKind, frames, type Request, requestSchema, send, startRequestSchem
 import { MemoryGuard } from './memory-guard.js';
 import { connectTo, sandboxPlace, TakenPlace } from './places.js';
 import { consoleOf, namedLog } from './records.js';
+import { lineOf, tellDifferences } from './told-changes.js';
 import type { StartOptions } from './start-options.js';
 import { show } from './visit.js';
 
-/** Most bytes of a file that is read or written as a whole. */
+/** Most bytes of a file that is written as a whole. */
 const MOST_FILE_BYTES = 256 << 20;
-const PIECE_BYTES = 1 << 20;
 
 /** How often, and how far apart, a name is tried that a killed process may have left. */
 const CLAIM_TRIES = 20;
@@ -197,30 +198,25 @@ export class SandboxHolder {
         return 0;
       }
       case 'diff':
-        for (const { kind, path } of await box.diff())
-          await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
+        await tellDifferences(box, request, outputTo(socket));
         return 0;
       case 'merge': {
         const fork = this.#held.get(request.fork);
         if (fork === undefined) throw new UsageError(`${request.fork}: no fork of this sandbox`);
-        for (const { kind, path } of await box.merge(fork.box))
-          await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
+        for (const change of await box.merge(fork.box)) await send(socket, FrameKind.STDOUT, lineOf(change));
         return 0;
       }
       case 'watch': {
         const gone = new AbortController();
         socket.once('close', () => gone.abort());
         void discard(incoming);
-        for await (const { kind, path } of box.watch(request.path, { signal: gone.signal }))
-          await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
+        for await (const event of box.watch(request.path, { signal: gone.signal }))
+          await send(socket, FrameKind.STDOUT, lineOf(event));
         return 0;
       }
-      case 'read': {
-        const content = await box.files.readFile(request.path, MOST_FILE_BYTES);
-        for (let at = 0; at < content.length; at += PIECE_BYTES)
-          await send(socket, FrameKind.STDOUT, content.subarray(at, at + PIECE_BYTES));
+      case 'read':
+        await pipeline(box.files.readStream(request.path), outputTo(socket));
         return 0;
-      }
       case 'write':
         await send(socket, FrameKind.STARTED, '0');
         await box.files.writeFile(request.path, await inputOf(incoming));
@@ -332,6 +328,16 @@ async function discard(incoming: ReturnType<typeof frames>): Promise<void> {
   } catch {
     // It has broken, which its `close` tells.
   }
+}
+
+/** What is written to it goes to the command line, at its speed; it breaks when that has gone. */
+function outputTo(socket: Socket): Writable {
+  const output = new Writable({
+    write: (bytes: Buffer, _encoding, done) =>
+      void send(socket, FrameKind.STDOUT, bytes).then(() => done(), done),
+  });
+  socket.once('close', () => output.destroy());
+  return output;
 }
 
 async function pass(from: Readable, socket: Socket, kind: number): Promise<void> {

@@ -1,4 +1,4 @@
-import { type Entry, FsError, type NodeKey } from '../../backend/index.js';
+import { andThen, type Entry, FsError, type NodeKey } from '../../backend/index.js';
 import {
   NO_SLOT,
   ROOT_SLOT,
@@ -74,7 +74,11 @@ function isSameKey(one: NodeKey, other: NodeKey): boolean {
 
 async function entryOf({ nodes, backend }: Session, node: object, request: Request): Promise<Entry<object>> {
   try {
-    return { node, attributes: await backend.getattr(node, undefined, request.context) };
+    // Copied at once: the backend may fill one object for each answer.
+    return await andThen(backend.getattr(node, undefined, request.context), (attributes) => ({
+      node,
+      attributes: { ...attributes },
+    }));
   } catch (error) {
     nodes.discard(node);
     throw error;

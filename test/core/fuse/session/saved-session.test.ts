@@ -153,6 +153,24 @@ describe('a restored session', () => {
     assert.deepEqual([...restored.export.nodes.remembered.all], []);
   });
 
+  it('tells files apart that are found by their handles at once, of a backend with one answer for all', async () => {
+    const tiny = new TinyBackend();
+    const answer = { mode: 0 };
+    const getattr = tiny.getattr.bind(tiny);
+    tiny.getattr = (node) => Object.assign(answer, getattr(node));
+    const { client } = (await engine(tiny, { limits: { remembered: 2 } })).guest();
+    await client.init(usualInitFlags | BigInt(InitFlag.EXPORT_SUPPORT));
+    const made = [await client.mkdir(ROOT, 'one', 0o700), await client.mkdir(ROOT, 'two', 0o711)];
+    const found = await Promise.all(made.map(({ nodeid }) => client.lookup(nodeid, '.')));
+    assert.deepEqual(
+      found.map(({ nodeid, attr }) => [nodeid, attr.mode & 0o777]),
+      [
+        [made[0]!.nodeid, 0o700],
+        [made[1]!.nodeid, 0o711],
+      ],
+    );
+  });
+
   it('answers ESTALE for a file that went away meanwhile, and EBADF for its handles', async () => {
     const tiny = new TinyBackend();
     const running = await engine(tiny);
