@@ -3,7 +3,8 @@ import type { S3Client } from '@aws-sdk/client-s3';
 import { proxyFor } from './proxies.js';
 import { encoded, signatureOf, signingKey } from './signature.js';
 import { Collected, exchange } from './http.js';
-import type { Connections, WireRequest } from './http.js';
+import type { Connections } from './connections.js';
+import type { WireRequest } from './http.js';
 
 /** A character of a header that stands for a byte beyond ASCII, as Node shows those. */
 const BEYOND_ASCII = /[\u0080-\u00ff]/;

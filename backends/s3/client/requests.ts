@@ -14,7 +14,7 @@ import { proxyTo } from './proxies.js';
 import { type RetryPauses, retryPauseMs } from './retry-pause.js';
 import type { S3Options } from '../options.js';
 import { SignedRequests } from './signed-requests.js';
-import { Connections } from './http.js';
+import { Connections } from './connections.js';
 
 /** Between the attempts of a request. */
 const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };

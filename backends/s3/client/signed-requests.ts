@@ -3,9 +3,11 @@ import type { S3Client } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
 import { CARRIED_CHECKSUMS, CARRIES, headOf, unquoted } from './answers.js';
 import type { Content, Head } from './bucket-types.js';
+import type { Connections } from './connections.js';
+import type { DirectConnections } from './direct.js';
 import { S3Failure } from './failure.js';
 import { Collected, exchange } from './http.js';
-import type { Connections, Sink, WireAnswer, WireRequest } from './http.js';
+import type { Sink, WireAnswer, WireRequest } from './http.js';
 import { encoded, encodedKey, signatureOf, signingKey } from './signature.js';
 
 /** SHA-256 of an empty body. */
@@ -35,6 +37,8 @@ const UNAMBIGUOUS_VALUE = /^[!-~]+(?: [!-~]+)*$/;
 /** What the SDK's last request of a kind showed: where it went, and its headers. */
 interface Template {
   readonly connections: Dispatcher;
+  /** For answers that have a length; undefined where there is a proxy between. */
+  readonly direct: DirectConnections | undefined;
   /** The path before the slash and the key. */
   readonly prefix: string;
   readonly region: string;
@@ -139,7 +143,7 @@ export class SignedRequests {
    * @throws S3Failure of kind missing or transient; what the connection throws.
    */
   async head(key: string, signal: AbortSignal): Promise<Head | undefined> {
-    const answer = await this.#send('HeadObjectCommand', key, HEAD, signal, unwanted);
+    const answer = await this.#send('HeadObjectCommand', key, HEAD, signal, unwanted, true);
     if (answer?.status === 404) throw new S3Failure('missing', 404, 'NotFound');
     return answer?.status === 200 ? headOf(key, answer.headers) : undefined;
   }
@@ -172,9 +176,8 @@ export class SignedRequests {
       unquoted(answer.headers.get('etag')) === etag &&
       answer.headers.get('content-range')?.startsWith(`bytes ${start}-${end - 1}/`) === true &&
       answer.headers.get('content-length') === String(end - start);
-    const answer = await this.#send('HeadObjectCommand', key, request, signal, (head) =>
-      expected(head) ? sinkOf(head.headers) : undefined,
-    );
+    const sink = (head: WireAnswer): Sink | undefined => (expected(head) ? sinkOf(head.headers) : undefined);
+    const answer = await this.#send('HeadObjectCommand', key, request, signal, sink, true);
     return answer !== undefined && expected(answer);
   }
 
@@ -277,18 +280,22 @@ export class SignedRequests {
     parts: RequestParts,
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    const answer = await this.#send(kind, key, parts, signal, unwanted);
+    const answer = await this.#send(kind, key, parts, signal, unwanted, true);
     const etag = unquoted(answer?.headers.get('etag'));
     return answer?.status === 200 && etag !== '' ? etag : undefined;
   }
 
-  /** @returns the answer, or undefined if the SDK must make the request. */
+  /**
+   * @param isPlain whether nothing is expected of the answer but a head and a body of known length
+   * @returns the answer, or undefined if the SDK must make the request.
+   */
   async #send(
     kind: Kind,
     key: string | undefined,
     parts: RequestParts,
     signal: AbortSignal,
     accept: (answer: WireAnswer) => Sink | undefined,
+    isPlain = false,
   ): Promise<WireAnswer | undefined> {
     const template = this.#templates.get(kind);
     if (template === undefined) return undefined;
@@ -304,7 +311,10 @@ export class SignedRequests {
     if (signing === undefined || performance.now() > signing.until) signing = await this.#renewed();
     const headers = this.#signed(template, path, parts, digest, signing);
     const request = { method, path: query === '' ? path : `${path}?${query}`, headers, body };
-    const answer = await exchange(template.connections, request, signal, accept);
+    const direct = isPlain ? template.direct : undefined;
+    const answer = await (direct === undefined
+      ? exchange(template.connections, request, signal, accept)
+      : direct.exchange(request, signal, accept));
     const { status } = answer;
     if (status >= 500 && status !== 501) throw new S3Failure('transient', status, 'ServerError');
     if (status === 412) throw new S3Failure('precondition', 412, 'PreconditionFailed');
@@ -395,7 +405,8 @@ export class SignedRequests {
     }
     if (headers['host'] === undefined) return undefined;
     const prefix = path.slice(0, path.length - end.length);
-    return { connections: this.#connections.to(request), prefix, region, headers };
+    const connections = this.#connections.to(request);
+    return { connections, direct: this.#connections.directTo(request), prefix, region, headers };
   }
 
   close(): void {

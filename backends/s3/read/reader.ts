@@ -3,17 +3,24 @@ import type { RemoteObject } from '../objects/attributes.js';
 import type { Bucket } from '../client/bucket.js';
 import { deferred } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
-import type { Deferred } from '../client/concurrency.js';
-import type { BlockId, DiskCache } from './disk-cache.js';
+import { returnBuffer, takeBuffer } from '../client/buffers.js';
+import { BLOCK_BYTES, CHUNK_BLOCKS } from './disk-cache.js';
+import type { DiskCache } from './disk-cache.js';
 import { S3Failure } from '../client/failure.js';
 import type { Metrics } from '../client/metrics.js';
 import { into } from '../client/http.js';
 import type { Sink } from '../client/http.js';
 
-/** Bytes of a block, the unit in which data is fetched and cached. */
-export const BLOCK_BYTES = 128 * 1024;
-/** Most blocks of one request. Larger reads are split into parallel requests. */
+/**
+ * Most blocks of one request. Larger reads are split into parallel requests: a slow line carries
+ * more by several connections, and for a quick one each request is work.
+ */
 const REQUEST_MAX_BLOCKS = 32;
+const QUICK_REQUEST_MAX_BLOCKS = 64;
+/** Milliseconds for each MiB by one connection, the wait for its first byte included. */
+const QUICK_MS_PER_MIB = 10;
+/** Smaller answers say nothing of that. */
+const MEASURED_MIN_BYTES = 2 ** 20;
 /**
  * Objects of at most so many blocks are fetched whole, so that their bytes can be compared with
  * their checksum.
@@ -21,17 +28,58 @@ const REQUEST_MAX_BLOCKS = 32;
 const WHOLE_MAX_BLOCKS = 4;
 /** Bytes of the first read-ahead of a sequential reader. */
 const WINDOW_FIRST_BYTES = 2 * BLOCK_BYTES;
+/** Part of the memory that is given up at a time, and its most bytes: they are written together. */
+const EVICTION_SHARE = 1 / 16;
+const EVICTION_MAX_BYTES = CHUNK_BLOCKS * BLOCK_BYTES;
 
 const versionNames = new WeakMap<RemoteObject, string>();
 
-/** The id of a block. The ids of one version of an object differ in the index only. */
-function blockId(object: RemoteObject, index: number): BlockId {
+/** The name of a version of an object, in hexadecimal digits. */
+function versionOf(object: RemoteObject): string {
   let name = versionNames.get(object);
   if (name === undefined) {
     name = createHash('sha1').update(`${object.key}\0${object.etag}`).digest('hex');
     versionNames.set(object, name);
   }
-  return `${name}-${index.toString(36)}`;
+  return name;
+}
+
+type BlockId = string;
+
+function blockId(object: RemoteObject, index: number): BlockId {
+  return `${versionOf(object)}-${index.toString(36)}`;
+}
+
+/** A block of a version. Its memory is used again when nobody holds it any more. */
+class Block {
+  readonly version: string;
+  readonly index: number;
+  readonly data: Buffer;
+  #holders = 1;
+
+  /** Whoever makes it holds it. */
+  constructor(object: RemoteObject, index: number) {
+    this.version = versionOf(object);
+    this.index = index;
+    this.data = takeBuffer(Math.min(BLOCK_BYTES, object.size - index * BLOCK_BYTES));
+  }
+
+  hold(): this {
+    this.#holders += 1;
+    return this;
+  }
+
+  /** To be called once by each holder. */
+  readonly letGo = (): void => {
+    this.#holders -= 1;
+    if (this.#holders === 0) returnBuffer(this.data);
+  };
+}
+
+/** A block that is on its way. */
+interface Coming {
+  readonly block: Block;
+  readonly arrived: Promise<void>;
 }
 
 /** The read-ahead state of one handle. */
@@ -58,10 +106,11 @@ export class Reader {
   readonly #readAhead: number;
   readonly #timeoutSeconds: number;
   /** Least recently used first. */
-  readonly #memory = new Map<BlockId, Buffer>();
-  readonly #coming = new Map<BlockId, Promise<Buffer>>();
+  readonly #memory = new Map<BlockId, Block>();
+  readonly #coming = new Map<BlockId, Coming>();
   #bytes = 0;
   #comingBytes = 0;
+  #requestBlocks = REQUEST_MAX_BLOCKS;
 
   /** @param limits.timeoutSeconds for a fetch, retries included. */
   constructor(
@@ -101,29 +150,35 @@ export class Reader {
     const isSmall = object.size <= WHOLE_MAX_BLOCKS * BLOCK_BYTES;
     if (isSmall) this.#want(object, 0, Math.floor((object.size - 1) / BLOCK_BYTES));
     else this.#want(object, first, last);
-    const blocks: (Buffer | Promise<Buffer>)[] = [];
-    for (let index = first; index <= last; index++) blocks.push(this.#block(object, index));
+    const blocks: (Block | Coming)[] = [];
+    for (let index = first; index <= last; index++) blocks.push(this.#hold(object, index));
     if (stream !== undefined) this.#adapt(object, stream, start, end);
-    for (const [i, waiting] of blocks.entries()) {
-      const block = waiting instanceof Promise ? await deadline.wait(waiting) : waiting;
-      const from = (first + i) * BLOCK_BYTES;
-      const head = Math.max(0, start - from);
-      put(Math.max(start, from), block.subarray(head, Math.min(block.length, end - from)));
+    try {
+      for (const [i, found] of blocks.entries()) {
+        if ('arrived' in found) await deadline.wait(found.arrived);
+        const { data } = blockOf(found);
+        const from = (first + i) * BLOCK_BYTES;
+        const head = Math.max(0, start - from);
+        put(Math.max(start, from), data.subarray(head, Math.min(data.length, end - from)));
+      }
+    } finally {
+      for (const found of blocks) blockOf(found).letGo();
     }
   }
 
-  #block(object: RemoteObject, index: number): Buffer | Promise<Buffer> {
+  /** Holds a block that is there, or comes. */
+  #hold(object: RemoteObject, index: number): Block | Coming {
     const id = blockId(object, index);
     const block = this.#memory.get(id);
     if (block !== undefined) {
       this.#memory.delete(id);
       this.#memory.set(id, block);
-      return block;
+      return block.hold();
     }
-    const coming = this.#coming.get(id);
-    if (coming !== undefined) return coming;
-    this.#want(object, index, index);
-    return this.#coming.get(id)!;
+    if (!this.#coming.has(id)) this.#want(object, index, index);
+    const coming = this.#coming.get(id)!;
+    coming.block.hold();
+    return coming;
   }
 
   /** Doubles the read-ahead window of a sequential reader, and closes it when the reader jumps. */
@@ -149,76 +204,71 @@ export class Reader {
     this.#want(object, from, to);
   }
 
-  /** Requests the missing blocks of a range: each run of them by one request. */
+  /** Gets the missing blocks of a range: each run of them from the disk, or by one request. */
   #want(object: RemoteObject, first: number, last: number): void {
-    let run = -1;
-    for (let index = first; index <= last + 1; index++) {
-      const id = blockId(object, index);
-      const missing = index <= last && !this.#memory.has(id) && !this.#coming.has(id);
-      if (index <= last) {
-        if (missing) this.#metrics.blockMisses += 1;
-        else this.#metrics.blockHits += 1;
-      }
-      const fetched = missing && !this.#fromDisk(object, index, id);
-      if (fetched && run < 0) run = index;
-      if (run >= 0 && (!fetched || index - run + 1 === REQUEST_MAX_BLOCKS)) {
-        const stop = fetched ? index + 1 : index;
-        this.#fetch(object, run, stop);
-        run = -1;
-      }
+    let run = first;
+    let source = this.#sourceOf(object, first);
+    this.#count(source);
+    for (let index = first + 1; index <= last + 1; index++) {
+      const next = index <= last ? this.#sourceOf(object, index) : 'here';
+      if (index <= last) this.#count(next);
+      const isFull = source === 'bucket' ? index - run === this.#requestBlocks : index % CHUNK_BLOCKS === 0;
+      if (next === source && !isFull) continue;
+      if (source === 'bucket') this.#fetch(object, run, index);
+      else if (source === 'disk') void this.#load(object, run, index);
+      run = index;
+      source = next;
     }
   }
 
-  #fromDisk(object: RemoteObject, index: number, id: BlockId): boolean {
-    if (this.#disk?.has(id) !== true) return false;
-    const disk = this.#disk;
-    const length = Math.min(BLOCK_BYTES, object.size - index * BLOCK_BYTES);
-    this.#track(
-      id,
-      length,
-      disk.read(id).then(async (block) => {
-        if (block?.length === length) return block;
-        const fetched = Buffer.allocUnsafeSlow(length);
-        await this.#get(object, index * BLOCK_BYTES, fetched);
-        return fetched;
-      }),
-    );
-    return true;
+  #sourceOf(object: RemoteObject, index: number): 'here' | 'disk' | 'bucket' {
+    const id = blockId(object, index);
+    if (this.#memory.has(id) || this.#coming.has(id)) return 'here';
+    return this.#disk?.has(versionOf(object), index) === true ? 'disk' : 'bucket';
   }
 
-  async #get({ key, etag }: RemoteObject, start: number, target: Buffer): Promise<void> {
+  #count(source: 'here' | 'disk' | 'bucket'): void {
+    if (source === 'here') this.#metrics.blockHits += 1;
+    else this.#metrics.blockMisses += 1;
+  }
+
+  /** Reads blocks from the disk, and asks for those that are damaged there. */
+  async #load(object: RemoteObject, first: number, stop: number): Promise<void> {
+    const expected = this.#expect(object, first, stop);
+    const targets = expected.map(({ block }) => block.data);
+    const sound = await this.#disk!.read(versionOf(object), first, targets);
+    for (const [i, { block, came, failed }] of expected.entries()) {
+      if (sound[i] === true) came();
+      else this.#get(object, block).then(came, failed);
+    }
+  }
+
+  async #get({ key, etag }: RemoteObject, { index, data }: Block): Promise<void> {
     const deadline = Deadline.after(this.#timeoutSeconds);
-    await this.#bucket.read(key, etag, start, start + target.length, deadline, into(target));
+    const start = index * BLOCK_BYTES;
+    await this.#bucket.read(key, etag, start, start + data.length, deadline, into(data));
   }
 
   #fetch(object: RemoteObject, first: number, stop: number): void {
     const start = first * BLOCK_BYTES;
     const end = Math.min(object.size, stop * BLOCK_BYTES);
-    const blocks: { id: BlockId; data: Buffer; length: number; coming: Deferred<Buffer> }[] = [];
-    for (let index = first; index < stop; index++) {
-      const id = blockId(object, index);
-      const length = Math.min(BLOCK_BYTES, end - index * BLOCK_BYTES);
-      const coming = deferred<Buffer>();
-      blocks.push({ id, data: Buffer.allocUnsafeSlow(length), length, coming });
-      this.#track(id, length, coming.promise);
-    }
+    const expected = this.#expect(object, first, stop);
     let current = 0;
-    const sink = (arrived: (block: (typeof blocks)[number]) => void): Sink => {
+    const sink = (arrived: (coming: Expected) => void): Sink => {
       let filled = 0;
       current = 0;
       return {
-        room: () => blocks[current]?.data.subarray(filled) ?? EMPTY,
+        room: () => expected[current]?.block.data.subarray(filled) ?? EMPTY,
         took: (count) => {
-          const block = blocks[current]!;
+          const coming = expected[current]!;
           filled += count;
-          if (filled < block.length) return;
-          arrived(block);
+          if (filled < coming.block.data.length) return;
+          arrived(coming);
           current += 1;
           filled = 0;
         },
       };
     };
-    const give = (block: (typeof blocks)[number]): void => block.coming.resolve(block.data);
     const deadline = Deadline.after(this.#timeoutSeconds);
     const fetching =
       start === 0 && end === object.size
@@ -227,48 +277,89 @@ export class Reader {
               object,
               deadline,
               () => sink(() => undefined),
-              () => blocks.map(({ data }) => data),
+              () => expected.map(({ block }) => block.data),
             )
-            .then(() => blocks.forEach(give))
-        : this.#bucket.read(object.key, object.etag, start, end, deadline, sink(give));
-    fetching.catch((error: unknown) => {
-      for (const block of blocks) block.coming.reject(error);
-    });
-  }
-
-  #track(id: BlockId, length: number, coming: Promise<Buffer>): void {
-    this.#coming.set(id, coming);
-    this.#comingBytes += length;
-    coming.then(
-      (block) => {
-        this.#done(id, length);
-        this.#remember(id, block);
+            .then(() => expected.forEach(({ came }) => came()))
+        : this.#bucket.read(
+            object.key,
+            object.etag,
+            start,
+            end,
+            deadline,
+            sink(({ came }) => came()),
+          );
+    const began = performance.now();
+    fetching.then(
+      () => this.#measured(end - start, performance.now() - began),
+      (error: unknown) => {
+        for (const { failed } of expected) failed(error);
       },
-      () => this.#done(id, length),
     );
   }
 
-  #done(id: BlockId, length: number): void {
-    this.#coming.delete(id);
-    this.#comingBytes -= length;
+  #measured(bytes: number, milliseconds: number): void {
+    if (bytes < MEASURED_MIN_BYTES) return;
+    const isQuick = (milliseconds / bytes) * 2 ** 20 < QUICK_MS_PER_MIB;
+    this.#requestBlocks = isQuick ? QUICK_REQUEST_MAX_BLOCKS : REQUEST_MAX_BLOCKS;
   }
 
-  #remember(id: BlockId, block: Buffer): void {
-    this.#memory.set(id, block);
-    this.#bytes += block.length;
-    for (const [old, evicted] of this.#memory) {
-      if (this.#bytes <= this.#limit) return;
-      this.#memory.delete(old);
-      this.#bytes -= evicted.length;
-      this.#disk?.write(old, evicted);
+  /** Makes room for blocks that will come. */
+  #expect(object: RemoteObject, first: number, stop: number): readonly Expected[] {
+    const expected: Expected[] = [];
+    for (let index = first; index < stop; index++) {
+      const block = new Block(object, index);
+      const id = blockId(object, index);
+      const { promise, resolve, reject } = deferred<void>();
+      const done = (): void => {
+        this.#coming.delete(id);
+        this.#comingBytes -= block.data.length;
+      };
+      // Nobody may wait for it.
+      promise.catch(() => undefined);
+      this.#coming.set(id, { block, arrived: promise });
+      this.#comingBytes += block.data.length;
+      expected.push({
+        block,
+        came: () => {
+          if (this.#coming.get(id)?.block !== block) return;
+          done();
+          this.#remember(id, block);
+          resolve();
+        },
+        // Its memory is not used again: something of what failed may still come.
+        failed: (error) => {
+          if (this.#coming.get(id)?.block !== block) return;
+          done();
+          reject(error);
+        },
+      });
     }
+    return expected;
+  }
+
+  #remember(id: BlockId, block: Block): void {
+    this.#memory.set(id, block);
+    this.#bytes += block.data.length;
+    if (this.#bytes <= this.#limit) return;
+    const until = this.#limit - Math.min(EVICTION_MAX_BYTES, this.#limit * EVICTION_SHARE);
+    for (const [old, evicted] of this.#memory) {
+      if (this.#bytes <= until) return;
+      this.#memory.delete(old);
+      this.#bytes -= evicted.data.length;
+      this.#store(evicted);
+    }
+  }
+
+  #store(block: Block): void {
+    if (this.#disk === undefined) block.letGo();
+    else this.#disk.write(block.version, block.index, block.data, block.letGo);
   }
 
   /** Writes the blocks in memory to disk, for the next process. */
   async close(): Promise<void> {
-    for (const [id, block] of this.#memory) {
+    for (const block of this.#memory.values()) {
       await this.#disk?.room();
-      this.#disk?.write(id, block);
+      this.#store(block);
     }
     this.#memory.clear();
     this.#bytes = 0;
@@ -276,12 +367,27 @@ export class Reader {
 
   /** Caches the blocks of a small object that was just uploaded. */
   keep(object: RemoteObject, body: Uint8Array): void {
-    if (body.length > 4 * BLOCK_BYTES) return;
+    if (body.length > WHOLE_MAX_BLOCKS * BLOCK_BYTES || body.length !== object.size) return;
     for (let at = 0; at < body.length; at += BLOCK_BYTES) {
-      const id = blockId(object, at / BLOCK_BYTES);
-      if (!this.#memory.has(id)) this.#remember(id, Buffer.from(body.subarray(at, at + BLOCK_BYTES)));
+      const index = at / BLOCK_BYTES;
+      const id = blockId(object, index);
+      if (this.#memory.has(id)) continue;
+      const block = new Block(object, index);
+      block.data.set(body.subarray(at, at + BLOCK_BYTES));
+      this.#remember(id, block);
     }
   }
+}
+
+/** A block that was asked for, and what is to be called when it is there or never will be. */
+interface Expected {
+  readonly block: Block;
+  readonly came: () => void;
+  readonly failed: (error: unknown) => void;
+}
+
+function blockOf(found: Block | Coming): Block {
+  return 'arrived' in found ? found.block : found;
 }
 
 const EMPTY = new Uint8Array(0);

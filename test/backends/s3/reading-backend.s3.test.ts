@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { context, Mount, pattern, removeFolders, TestBucket, denied } from './support.js';
+import { context, denied, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 describe('reading a bucket', () => {
   let bucket: TestBucket;
@@ -245,6 +245,39 @@ describe('reading a bucket', () => {
     await mount.close();
   });
 
+  it('the disk cache has the blocks that were read, and more of them as more is read', async () => {
+    const own = await TestBucket.create();
+    const bytes = pattern(9 * 2 ** 20 + 1000, 5);
+    await own.put('f', bytes);
+    const cacheDir = await temporaryFolder();
+    const options = { readOnly: true, cacheDir, readAhead: 0, memoryCache: '4m' };
+    const block = 128 * 1024;
+    const random = [3, 72, 0, 31, 32, 5, 4, 40];
+    const readRandom = async (expected: number): Promise<void> => {
+      const mount = await Mount.open(own, options);
+      const file = await mount.openFile('f', 0);
+      for (const index of random) {
+        const at = index * block + 17;
+        assert.ok((await mount.read(file, at, 1000)).equals(bytes.subarray(at, at + 1000)), `${index}`);
+      }
+      assert.equal(mount.requests('GetObject'), expected);
+      await mount.release(file);
+      await mount.close();
+    };
+    await readRandom(random.length);
+    await readRandom(0);
+    // 73 blocks, 8 of which are there.
+    const whole = await Mount.open(own, options);
+    assert.ok((await whole.content('f')).equals(bytes));
+    assert.equal(whole.requests('GetObject'), 65);
+    await whole.close();
+    const again = await Mount.open(own, options);
+    assert.ok((await again.content('f')).equals(bytes));
+    assert.equal(again.requests('GetObject'), 0);
+    assert.equal(again.backend.mounted.services.metrics.snapshot()['diskCorrupt'], 0);
+    await again.close();
+  });
+
   it('the disk cache outlives the process, keeps to its limit, and notices when a block is not what it was', async () => {
     const own = await TestBucket.create();
     const bytes = pattern(2 * 2 ** 20);
@@ -270,6 +303,16 @@ describe('reading a bucket', () => {
     assert.equal(third.backend.mounted.services.metrics.snapshot()['diskCorrupt'], 1);
     assert.equal(third.requests('GetObject'), 1);
     await third.close();
+
+    // A process that is killed leaves no list.
+    for (const spoil of [() => rm(`${blocks}.index`), () => writeFile(`${blocks}.index`, '[["a",1]]')]) {
+      await spoil();
+      const next = await Mount.open(own, { readOnly: true, cacheDir });
+      assert.ok((await next.content('f')).equals(bytes));
+      assert.equal(next.requests('GetObject'), 0);
+      assert.equal(next.backend.mounted.services.metrics.snapshot()['diskCorrupt'], 0);
+      await next.close();
+    }
 
     const small = await Mount.open(own, { readOnly: true, cacheDir, diskCache: 600_000 });
     await own.put('g', pattern(2 * 2 ** 20, 3));

@@ -2,122 +2,144 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import type { AddressInfo, Server, Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import type { Dispatcher } from 'undici';
 import { readListing } from '../../../../backends/s3/client/listing.js';
-import { Collected, connectionsTo, exchange, into } from '../../../../backends/s3/client/http.js';
-import type { WireAnswer } from '../../../../backends/s3/client/http.js';
+import { connectionsTo } from '../../../../backends/s3/client/connections.js';
+import { DirectConnections } from '../../../../backends/s3/client/direct.js';
+import { Collected, exchange as exchangeBy, into } from '../../../../backends/s3/client/http.js';
+import type { Sink, WireAnswer, WireRequest } from '../../../../backends/s3/client/http.js';
 
 const signal = (): AbortSignal => new AbortController().signal;
 
-describe('answers as they come over a connection', () => {
-  let server: Server;
-  let origin: Dispatcher;
-  let connections = 0;
-  /** What the server sends for each request, in pieces. */
-  let answer: readonly string[] = [];
-  let end = false;
-  const sockets = new Set<Socket>();
+type Exchange = (
+  request: WireRequest,
+  signal: AbortSignal,
+  accept: (answer: WireAnswer) => Sink | undefined,
+) => Promise<WireAnswer>;
 
-  before(async () => {
-    server = createServer((socket) => {
-      connections += 1;
-      sockets.add(socket);
-      socket.setNoDelay(true);
-      socket.on('error', () => undefined);
-      socket.on('data', () => void send(socket));
+/** How requests are sent: all of them, and those whose answers have a known length. */
+const ways: Readonly<Record<string, (port: number) => { exchange: Exchange; close: () => void }>> = {
+  'any answer': (port) => {
+    const origin = connectionsTo(`http://127.0.0.1:${port}`, 1);
+    return { exchange: (...sent) => exchangeBy(origin, ...sent), close: () => void origin.destroy() };
+  },
+  'answers of known length': (port) => {
+    const direct = new DirectConnections({ protocol: 'http:', hostname: '127.0.0.1', port }, undefined);
+    return { exchange: (...sent) => direct.exchange(...sent), close: () => direct.close() };
+  },
+};
+
+for (const [way, open] of Object.entries(ways))
+  describe(`answers as they come over a connection, for ${way}`, () => {
+    const isAny = way === 'any answer';
+    let server: Server;
+    let exchange: Exchange;
+    let close: () => void;
+    let connections = 0;
+    /** What the server sends for each request, in pieces. */
+    let answer: readonly string[] = [];
+    let end = false;
+    const sockets = new Set<Socket>();
+
+    before(async () => {
+      server = createServer((socket) => {
+        connections += 1;
+        sockets.add(socket);
+        socket.setNoDelay(true);
+        socket.on('error', () => undefined);
+        socket.on('data', () => void send(socket));
+      });
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      ({ exchange, close } = open(port));
     });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as AddressInfo;
-    origin = connectionsTo(`http://127.0.0.1:${port}`, 1);
-  });
-  after(async () => {
-    await origin.destroy();
-    for (const socket of sockets) socket.destroy();
-    await new Promise((resolve) => server.close(resolve));
-  });
+    after(async () => {
+      close();
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    });
 
-  async function send(socket: Socket): Promise<void> {
-    for (const piece of answer) {
-      await new Promise((resolve) => socket.write(piece, 'latin1', resolve));
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    if (end) socket.end();
-  }
-
-  async function ask(method: 'GET' | 'HEAD', ...pieces: string[]): Promise<[WireAnswer, string]> {
-    answer = pieces;
-    const body = new Collected();
-    const request = { method, path: '/', headers: { host: 'here' } };
-    return [await exchange(origin, request, signal(), () => body), body.toString()];
-  }
-
-  it('are the same however they are cut', async () => {
-    const plain = 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\nx-a:2 \r\n\r\nhello';
-    const chunks =
-      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nT: t\r\n\r\n';
-    for (const text of [plain, chunks]) {
-      for (let at = 1; at < text.length; at++) {
-        const [{ status }, body] = await ask('GET', text.slice(0, at), text.slice(at));
-        assert.deepEqual([status, body], [200, 'hello'], `cut at ${at}`);
+    async function send(socket: Socket): Promise<void> {
+      for (const piece of answer) {
+        await new Promise((resolve) => socket.write(piece, 'latin1', resolve));
+        await new Promise((resolve) => setImmediate(resolve));
       }
+      if (end) socket.end();
     }
-    const [{ headers }] = await ask('GET', ...plain);
-    assert.equal(headers.get('x-a'), '1, 2');
-    assert.equal(connections, 1);
-  });
 
-  it('have no body where HTTP gives them none', async () => {
-    assert.equal((await ask('HEAD', 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n'))[0].status, 200);
-    assert.equal((await ask('GET', 'HTTP/1.1 204 None\r\n\r\n'))[1], '');
-  });
+    async function ask(method: 'GET' | 'HEAD', ...pieces: string[]): Promise<[WireAnswer, string]> {
+      answer = pieces;
+      const body = new Collected();
+      const request = { method, path: '/', headers: { host: 'here' } };
+      return [await exchange(request, signal(), () => body), body.toString()];
+    }
 
-  it('that end early, were not asked for or are none are errors, and their connection is not used again', async () => {
-    const before = connections;
-    const bad = [
-      'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n',
-      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n',
-      'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n',
-      'HTTP/1.1 200 OK\r\nno header\r\n\r\n',
-      'SSH-2.0\r\n\r\n',
-      `HTTP/1.1 200 OK\r\nx: ${'x'.repeat(20_000)}\r\n\r\n`,
-    ];
-    for (const text of bad) await assert.rejects(ask('GET', text));
-    end = true;
-    await assert.rejects(ask('GET', 'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello'));
-    await assert.rejects(ask('GET', 'HTTP/1.1 200'));
-    end = false;
-    assert.ok(connections >= before + bad.length + 1);
-  });
+    it('are the same however they are cut', async () => {
+      const plain = 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\nx-a:2 \r\n\r\nhello';
+      const chunks =
+        'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nT: t\r\n\r\n';
+      for (const text of isAny ? [plain, chunks] : [plain]) {
+        for (let at = 1; at < text.length; at++) {
+          const [{ status }, body] = await ask('GET', text.slice(0, at), text.slice(at));
+          assert.deepEqual([status, body], [200, 'hello'], `cut at ${at}`);
+        }
+      }
+      const [{ headers }] = await ask('GET', ...plain);
+      assert.equal(headers.get('x-a'), '1, 2');
+      assert.equal(connections, 1);
+    });
 
-  it('that nobody wants are read away, and bodies go where they belong', async () => {
-    answer = ['HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello'];
-    const request = { method: 'GET', path: '/', headers: { host: 'here' } } as const;
-    assert.equal((await exchange(origin, request, signal(), () => undefined)).status, 404);
-    const before = connections;
-    const target = Buffer.alloc(5);
-    await exchange(origin, request, signal(), () => into(target));
-    assert.deepEqual([target.toString(), connections], ['hello', before]);
-    await assert.rejects(
-      exchange(origin, request, signal(), () => into(Buffer.alloc(4))),
-      /longer/,
-    );
-    const refused = new Error('refused');
-    const refuse = (): never => {
-      throw refused;
-    };
-    await assert.rejects(exchange(origin, request, signal(), refuse), refused);
-  });
+    it('have no body where HTTP gives them none', async () => {
+      assert.equal((await ask('HEAD', 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n'))[0].status, 200);
+      assert.equal((await ask('GET', 'HTTP/1.1 204 None\r\n\r\n'))[1], '');
+    });
 
-  it('that do not come are given up with the reason', async () => {
-    answer = [];
-    const controller = new AbortController();
-    const request = { method: 'HEAD', path: '/', headers: { host: 'here' } } as const;
-    const waiting = exchange(origin, request, controller.signal, () => undefined);
-    const reason = new Error('enough');
-    controller.abort(reason);
-    await assert.rejects(waiting, reason);
+    it('that end early, were not asked for or are none are errors, and their connection is not used again', async () => {
+      const before = connections;
+      const bad = [
+        'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n',
+        'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n',
+        'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n',
+        'HTTP/1.1 200 OK\r\nno header\r\n\r\n',
+        'SSH-2.0\r\n\r\n',
+        `HTTP/1.1 200 OK\r\nx: ${'x'.repeat(20_000)}\r\n\r\n`,
+      ];
+      for (const text of bad) await assert.rejects(ask('GET', text));
+      end = true;
+      await assert.rejects(ask('GET', 'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello'));
+      await assert.rejects(ask('GET', 'HTTP/1.1 200'));
+      end = false;
+      assert.ok(connections >= before + bad.length + 1);
+    });
+
+    it('that nobody wants are read away, and bodies go where they belong', async () => {
+      answer = ['HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello'];
+      const request = { method: 'GET', path: '/', headers: { host: 'here' } } as const;
+      assert.equal((await exchange(request, signal(), () => undefined)).status, 404);
+      const before = connections;
+      const target = Buffer.alloc(5);
+      await exchange(request, signal(), () => into(target));
+      assert.deepEqual([target.toString(), connections], ['hello', before]);
+      await assert.rejects(
+        exchange(request, signal(), () => into(Buffer.alloc(4))),
+        /longer/,
+      );
+      const refused = new Error('refused');
+      const refuse = (): never => {
+        throw refused;
+      };
+      await assert.rejects(exchange(request, signal(), refuse), refused);
+    });
+
+    it('that do not come are given up with the reason', async () => {
+      answer = [];
+      const controller = new AbortController();
+      const request = { method: 'HEAD', path: '/', headers: { host: 'here' } } as const;
+      const waiting = exchange(request, controller.signal, () => undefined);
+      const reason = new Error('enough');
+      controller.abort(reason);
+      await assert.rejects(waiting, reason);
+    });
   });
-});
 
 describe('listings', () => {
   const object = (key: string): string =>

@@ -1,6 +1,6 @@
 import { Duplex } from 'node:stream';
 import { Client } from 'undici';
-import { connectionsTo } from '../../../../backends/s3/client/http.js';
+import { connectionsTo } from '../../../../backends/s3/client/connections.js';
 import { compileParser } from '../../../../backends/s3/client/parser.js';
 import { sealSystemCalls } from '../../../../core/system/confinement/seccomp.js';
 import { threadsStarted } from '../../../../core/system/started-threads.js';
