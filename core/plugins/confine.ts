@@ -16,11 +16,14 @@ import {
   noteRestriction,
   restrictPaths,
 } from '../system/confinement/landlock.js';
-import { isAtOrBelow, readMounts, type MountInfo } from '../system/calls/own-mounts.js';
+import { isAtOrBelow, reachableMounts, readMounts, type MountInfo } from '../system/calls/own-mounts.js';
 import {
+  allowChanges,
+  forbidChanges,
   forbidDevices,
   hideProcesses,
   leaveMount,
+  mountOverItself,
   unshareMounts,
   unshareNetwork,
 } from '../system/confinement/namespaces.js';
@@ -163,8 +166,9 @@ interface Left extends Purpose {
  * inherit them. So this does not return, and the second program begins with {@link
  * inheritedConfinement}. The filter of system calls applies to all threads and comes last.
  *
- * - `mounts`: a mount namespace of its own, in which the mounts of the shared directories have no
- *   devices and honour no set-id bits, and /proc shows no other processes.
+ * - `mounts`: a mount namespace of its own, in which nothing can be changed but where the daemon
+ *   writes, no device be opened and no set-id bit be honoured there, and /proc shows no other
+ *   processes.
  * - `network`: a network of its own with nothing in it, unless a backend connects to others.
  * - `landlock`: only shared directories, sockets' folders and the program's own files are
  *   accessible.
@@ -328,7 +332,10 @@ function verify(purpose: Purpose, report: Report): void {
   }
   const leftOut = typeof needs === 'string' || needs.programs === true;
   if (!leftOut && report.landlock?.startsWith('left out') === true) untrue('paths are not restricted');
-  if (report.mounts === OWN && !mountsOf(sharedPaths(needs)).every(({ flags }) => flags.includes('nodev'))) {
+  if (
+    report.mounts === OWN &&
+    !withoutDevices(mountsOf(sharedPaths(needs))).every(({ flags }) => flags.includes('nodev'))
+  ) {
     untrue('a shared directory has devices');
   }
   if (report.network === OWN && interfaces().some((name) => name !== 'lo')) untrue('there is a network');
@@ -412,26 +419,35 @@ function sharedPaths(needs: BackendNeeds | string): string[] {
   );
 }
 
-/** The mounts that directories lie on, and those below them; not that of the system's devices. */
+/** The mount that a path lies on. */
+function mountOf(path: string, mounts: readonly MountInfo[]): MountInfo | undefined {
+  return mounts
+    .filter((mount) => isAtOrBelow(path, mount.directory))
+    .reduce<MountInfo | undefined>(
+      (best, mount) => (best !== undefined && best.directory.length > mount.directory.length ? best : mount),
+      undefined,
+    );
+}
+
+/** The mounts that directories lie on, and those below them. */
 function mountsOf(directories: readonly string[]): MountInfo[] {
-  const mounts = readMounts();
-  const over = (path: string): MountInfo | undefined =>
-    mounts
-      .filter((mount) => isAtOrBelow(path, mount.directory))
-      .reduce<MountInfo | undefined>(
-        (best, mount) =>
-          best !== undefined && best.directory.length > mount.directory.length ? best : mount,
-        undefined,
-      );
+  const mounts = reachableMounts();
   const found = new Set<MountInfo>();
   for (const directory of directories) {
-    const own = over(directory);
+    const own = mountOf(directory, mounts);
     if (own !== undefined) found.add(own);
     for (const mount of mounts) {
-      if (isAtOrBelow(mount.directory, directory) && over(mount.directory) === mount) found.add(mount);
+      if (isAtOrBelow(mount.directory, directory) && mountOf(mount.directory, mounts) === mount)
+        found.add(mount);
     }
   }
-  return [...found].filter((mount) => mount !== over('/dev'));
+  return [...found];
+}
+
+/** As {@link mountsOf}, without that of the system's devices. */
+function withoutDevices(mounts: readonly MountInfo[]): MountInfo[] {
+  const devices = mountOf('/dev', reachableMounts());
+  return mounts.filter(({ directory }) => directory !== devices?.directory);
 }
 
 /** @returns what was done, for the log. */
@@ -443,16 +459,55 @@ function leaveNetwork(needs: BackendNeeds | string): string {
 }
 
 /** Takes devices and other processes out of sight. @returns what was done, for the log. */
-function isolateMounts({ needs, mounts }: Purpose): string {
+function isolateMounts(purpose: Purpose): string {
+  const { needs, mounts } = purpose;
   if (threadStates().every(({ permitted }) => permitted === 0n)) return 'not needed (no privileges)';
   const code = unshareMounts();
   if (code === -Errno.EINVAL) return absent('the root directory is no mount point');
   if (code < 0) return absent(code);
   // What this process is to serve is the keeper's. A mount here would stay when that has ended.
   for (const directory of mounts) leaveMount(directory);
-  const results = mountsOf(sharedPaths(needs)).map(({ directory }) => forbidDevices(directory));
+  const isKnown = typeof needs !== 'string' && needs.programs !== true;
+  const results = isKnown
+    ? narrowMounts(purpose, needs)
+    : withoutDevices(mountsOf(sharedPaths(needs))).map((mount) => unlessGone(mount, forbidDevices));
   const failed = [...results, hideProcesses()].find((result) => result < 0);
   return failed === undefined ? OWN : absent(failed);
+}
+
+/**
+ * Leaves nothing to be changed but where the daemon writes, and no devices there. Where it may open
+ * files by handle, that is the whole mount.
+ * @returns 0 or minus the errno, several times.
+ */
+function narrowMounts(purpose: Purpose, needs: BackendNeeds): number[] {
+  const { wanted, socketFolders } = purpose;
+  const written = needs.paths.filter(({ write }) => write).map(({ path }) => path);
+  const folders = [...written, ...socketFolders, ...(wanted.writes ?? [])]
+    .filter((path) => existsSync(path))
+    .map((path) => realpathSync(path));
+  const outermost = folders.filter(
+    (path) => !folders.some((other) => other !== path && isAtOrBelow(path, other)),
+  );
+  const byHandle =
+    !wanted.layers.includes('capabilities') || capabilityNames(wanted, needs).includes('dac_read_search');
+  const results: number[] = [];
+  if (!byHandle) {
+    const mounts = reachableMounts();
+    for (const path of new Set(outermost))
+      if (mountOf(path, mounts)?.directory !== path) results.push(mountOverItself(path));
+  }
+  const changed = mountsOf(outermost);
+  results.push(forbidChanges());
+  for (const mount of changed) if (!mount.flags.includes('ro')) results.push(unlessGone(mount, allowChanges));
+  for (const mount of withoutDevices(changed)) results.push(unlessGone(mount, forbidDevices));
+  return results;
+}
+
+/** Does something to a mount, which the host may unmount. @returns 0 or minus the errno. */
+function unlessGone({ directory }: MountInfo, act: (directory: string) => number): number {
+  const code = act(directory);
+  return code < 0 && readMounts().every((mount) => mount.directory !== directory) ? 0 : code;
 }
 
 /** Numbers of the capabilities that are kept. */
@@ -493,7 +548,7 @@ function warnOfBinds(purpose: Purpose, log: Logger): void {
   const mounts = readMounts().filter(({ root, type }) => root !== '/' && !PSEUDO.test(type));
   const binds = mounts.filter(({ directory }) => paths.some((path) => isAtOrBelow(directory, path)));
   const around = mounts.filter(({ directory }) =>
-    paths.some((path) => mountsOf([path]).some((mount) => mount.directory === directory)),
+    paths.some((path) => withoutDevices(mountsOf([path])).some((mount) => mount.directory === directory)),
   );
   const places = [...new Set([...binds, ...around].map(({ directory }) => directory))];
   if (places.length === 0) return;

@@ -22,8 +22,8 @@ export interface Served {
 }
 
 /**
- * Starts `serve` for a directory with the default confinement, and waits until it has logged
- * `until` or has ended.
+ * Starts `serve` for a directory, or another backend, with the default confinement, and waits
+ * until it has logged `until` or has ended.
  */
 export async function serve(
   t: TestContext,
@@ -34,16 +34,17 @@ export async function serve(
     environment = {},
     words = [] as string[],
     until = 'serving',
+    backend = ['--backend', 'passthrough', '--shared-dir', share],
+    socket = join(temporaryFolder(t), 'socket'),
   } = {},
 ): Promise<Served> {
-  const socket = join(temporaryFolder(t), 'socket');
-  const command = [program, 'serve', '--backend', 'passthrough', '--shared-dir', share, '--tag', 'confined'];
+  const command = [program, 'serve', ...backend, '--tag', 'confined'];
   command.push('--socket-path', socket, '--log-format', 'json', ...words);
   const child = spawn(node, command, {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, ...environment },
   });
-  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
   t.after(() => child.kill());
   const said: Line[] = [];
   const lines: string[] = [];

@@ -1,5 +1,6 @@
 import type { Fd } from '../descriptors/fd.js';
 import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { close, O, open } from './files.js';
 
 interface OwnMount {
@@ -74,6 +75,8 @@ export function isAtOrBelow(path: string, directory: string): boolean {
 /** A line of /proc/self/mountinfo, proc_pid_mountinfo(5). */
 export interface MountInfo {
   readonly id: number;
+  /** Of the mount that it lies on. */
+  readonly parent: number;
   /** Where it is mounted. */
   readonly directory: string;
   /** Type of the file system; after a dot, its subtype. */
@@ -94,12 +97,33 @@ export function readMounts(): MountInfo[] {
       const fields = front.split(' ');
       return {
         id: Number(fields[0]),
+        parent: Number(fields[1]),
         directory: unescapePath(fields[4] ?? ''),
         type: back.split(' ')[0] ?? '',
         root: unescapePath(fields[3] ?? ''),
         flags: (fields[5] ?? '').split(','),
       };
     });
+}
+
+/** {@link readMounts}, without those to which no path leads, since another covers theirs. */
+export function reachableMounts(): MountInfo[] {
+  const mounts = readMounts();
+  const places = new Set(mounts.map(({ parent, directory }) => `${parent} ${directory}`));
+  const isCovered = ({ parent, directory }: MountInfo): boolean => {
+    for (let above = directory; above !== '/';) {
+      above = dirname(above);
+      if (places.has(`${parent} ${above}`)) return true;
+    }
+    return false;
+  };
+  const hidden = new Set(mounts.filter(isCovered).map(({ id }) => id));
+  // What lies on a hidden mount is hidden: until nothing more is found.
+  for (let before = -1; before < hidden.size;) {
+    before = hidden.size;
+    for (const { id, parent } of mounts) if (hidden.has(parent)) hidden.add(id);
+  }
+  return mounts.filter(({ id }) => !hidden.has(id));
 }
 
 /** Id of the FUSE mount at a directory, if there is one. */

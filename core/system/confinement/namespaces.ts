@@ -14,7 +14,10 @@ const MS_INERT = 14;
 const MS_REC = 0x4000;
 const MS_SLAVE = 0x80000;
 const SYS_MOUNT_SETATTR = 442;
+const MS_BIND = 0x1000;
 const AT_FDCWD = -100;
+const AT_RECURSIVE = 0x8000;
+const ATTR_RDONLY = 1;
 const ATTR_NOSUID = 2;
 const ATTR_NODEV = 4;
 
@@ -55,21 +58,49 @@ export function unshareNetwork(): number {
 }
 
 /**
+ * From here on nothing can be changed on any mount, by this process: not even attributes, of which
+ * Landlock knows nothing. To be used after {@link unshareMounts}.
+ * @returns 0 or minus the errno (ENOSYS before Linux 5.12).
+ */
+export function forbidChanges(): number {
+  return setAttributes('/', AT_RECURSIVE, ATTR_RDONLY, 0);
+}
+
+/** Takes back {@link forbidChanges} for one mount. @param directory where it is mounted. */
+export function allowChanges(directory: string): number {
+  return setAttributes(directory, 0, 0, ATTR_RDONLY);
+}
+
+/**
  * From here on no device on this mount can be opened and no set-id bit is honoured, by this
- * process. To be used after {@link unshareMounts}. The mount itself is changed: a directory mounted
- * over itself would defeat Landlock, which takes all that is reached by handle through such a
- * mount, even if it lies elsewhere on the file system, to lie below the directory.
+ * process. To be used after {@link unshareMounts}.
  * @param directory where it is mounted.
  * @returns 0 or minus the errno (ENOSYS before Linux 5.12).
  */
 export function forbidDevices(directory: string): number {
+  return setAttributes(directory, 0, ATTR_NOSUID | ATTR_NODEV, 0);
+}
+
+/**
+ * Makes a directory a mount, with all that is mounted below it. To be used after {@link
+ * unshareMounts}, and only by a process that opens no files by handle: Landlock takes all that is
+ * reached by handle through such a mount, even if it lies elsewhere on the file system, to lie
+ * below the directory.
+ * @returns 0 or minus the errno.
+ */
+export function mountOverItself(directory: string): number {
+  return result(native.mount(directory, directory, '', MS_BIND | MS_REC, ''));
+}
+
+function setAttributes(directory: string, flags: number, set: number, cleared: number): number {
   const path = Buffer.from(`${directory}\0`);
   const memory = NativeMemory.allocate(32 + path.length);
   try {
     // struct mount_attr { u64 attr_set, attr_clr, propagation, userns_fd; }, then the path.
-    memory.u32[0] = ATTR_NOSUID | ATTR_NODEV;
+    memory.u32[0] = set;
+    memory.u32[2] = cleared;
     memory.u8.set(path, 32);
-    return syscall(SYS_MOUNT_SETATTR, AT_FDCWD, memory.address + 32, 0, memory.address, 32);
+    return syscall(SYS_MOUNT_SETATTR, AT_FDCWD, memory.address + 32, flags, memory.address, 32);
   } finally {
     memory.free();
   }

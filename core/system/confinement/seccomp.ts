@@ -118,12 +118,19 @@ const ARCH = 4;
 const low = (argument: number): number => 16 + 8 * argument;
 const high = (argument: number): number => low(argument) + 4;
 const CLONE_THREAD = 0x10000;
+/** CLONE_NEW* of clone(2): a thread in namespaces of its own. */
+const CLONE_NAMESPACES = 0x7e020000;
+const PRIO_PROCESS = 0;
 const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const AF_NETLINK = 16;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
+const SOCK_RAW = 3;
+const IPPROTO_TCP = 6;
+const IPPROTO_UDP = 17;
+const NETLINK_ROUTE = 0;
 /** The type of a socket, without its flags. */
 const SOCK_TYPE = 0xf;
 /** Commands by which a descriptor sends signals to a process that it names, fcntl(2). */
@@ -159,34 +166,38 @@ function isNoneOf(offset: number, values: readonly number[], refuse: Instruction
   return [[LOAD, 0, 0, offset], ...values.flatMap((k): Instruction[] => [[EQUAL, 0, 1, k], refuse]), PASS];
 }
 
-/** Lets a socket be made if its family and its type are among some. */
-function socketOf(
-  kinds: readonly (readonly [family: number, types: readonly number[]])[],
-  refuse: Instruction,
-) {
-  const program: Instruction[] = [];
-  for (const [family, types] of kinds) {
-    const body = types.flatMap((type): Instruction[] => [[EQUAL, 0, 1, type], PASS]);
-    program.push(
+/** A kind of socket; protocol 0 is the usual one of the type. */
+type SocketKind = readonly [family: number, type: number, protocols: readonly number[]];
+
+/** Lets a socket be made if it is of one of some kinds. */
+function socketOf(kinds: readonly SocketKind[], refuse: Instruction): readonly Instruction[] {
+  const program = kinds.flatMap(([family, type, protocols]): Instruction[] => {
+    const ofProtocols = protocols.flatMap((one): Instruction[] => [[EQUAL, 0, 1, one], PASS]);
+    return [
       [LOAD, 0, 0, low(0)],
-      [EQUAL, 0, body.length + 3, family],
+      [EQUAL, 0, ofProtocols.length + 4, family],
       [LOAD, 0, 0, low(1)],
       [AND, 0, 0, SOCK_TYPE],
-      ...body,
-      refuse,
-    );
-  }
+      [EQUAL, 0, ofProtocols.length + 1, type],
+      [LOAD, 0, 0, low(2)],
+      ...ofProtocols,
+    ];
+  });
   return [...program, refuse];
 }
 
-const STREAM = [SOCK_STREAM];
-const UNIX = [[AF_UNIX, STREAM]] as const;
-/** Names are asked for by UDP; the C library asks by netlink for the machine's addresses. */
-const INTERNET = [
-  [AF_INET, [SOCK_STREAM, SOCK_DGRAM]],
-  [AF_INET6, [SOCK_STREAM, SOCK_DGRAM]],
-  [AF_NETLINK, [3]],
-] as const;
+const UNIX: readonly SocketKind[] = [[AF_UNIX, SOCK_STREAM, [0]]];
+/**
+ * Names are asked for by UDP; the C library asks by netlink for the machine's addresses. No other
+ * protocols: Landlock's rules on TCP do not know of MPTCP and SCTP.
+ */
+const INTERNET: readonly SocketKind[] = [
+  [AF_INET, SOCK_STREAM, [0, IPPROTO_TCP]],
+  [AF_INET, SOCK_DGRAM, [0, IPPROTO_UDP]],
+  [AF_INET6, SOCK_STREAM, [0, IPPROTO_TCP]],
+  [AF_INET6, SOCK_DGRAM, [0, IPPROTO_UDP]],
+  [AF_NETLINK, SOCK_RAW, [NETLINK_ROUTE]],
+];
 
 /**
  * A kernel without io_uring, whatever the action: libuv asks for it whenever it makes an event
@@ -224,14 +235,28 @@ export function seccompProgram(
     return [...program, PASS];
   }
   const { clone, clone3, kill, tgkill, prlimit64, socket, socketpair, ioctl, fcntl } = CONDITIONAL;
+  const { sched_setaffinity, sched_setscheduler, sched_setparam, setpriority } = CONDITIONAL;
+  const itself = (argument: number): readonly Instruction[] =>
+    isOneOf(low(argument), [0, process.pid], refuse);
   for (const call of ALLOWED) program.push(...when(call, PASS));
   program.push(
     // The flags of clone3 lie in memory, where a filter can't look: the C library then uses clone.
     ...when(clone3, NOT_THERE),
-    ...when(clone, [LOAD, 0, 0, low(0)], [ANY_BIT, 0, 1, CLONE_THREAD], PASS, refuse),
+    ...when(
+      clone,
+      [LOAD, 0, 0, low(0)],
+      [ANY_BIT, 0, 1, CLONE_NAMESPACES],
+      refuse,
+      [ANY_BIT, 0, 1, CLONE_THREAD],
+      PASS,
+      refuse,
+    ),
     ...when(kill, ...isOneOf(low(0), [process.pid], refuse)),
     ...when(tgkill, ...isOneOf(low(0), [process.pid], refuse)),
-    ...when(prlimit64, ...isOneOf(low(0), [0, process.pid], refuse)),
+    ...[prlimit64, sched_setaffinity, sched_setscheduler, sched_setparam].flatMap((call) =>
+      when(call, ...itself(0)),
+    ),
+    ...when(setpriority, [LOAD, 0, 0, low(0)], [EQUAL, 1, 0, PRIO_PROCESS], refuse, ...itself(1)),
     ...when(socket, ...socketOf(network ? [...UNIX, ...INTERNET] : UNIX, refuse)),
     ...when(socketpair, ...socketOf(UNIX, refuse)),
     ...when(ioctl, ...isNoneOf(low(1), REFUSED_REQUESTS, refuse)),
@@ -273,8 +298,8 @@ export function sealProgram(
     const call = name === 'socket' ? CONDITIONAL.socket : find(name);
     if (name === 'connect' && network) continue;
     if (name === 'socket') {
-      const families = [...(listens ? UNIX : []), ...(network ? INTERNET : [])];
-      program.push(...when(call, ...socketOf(families, refuse)));
+      const kinds = [...(listens ? UNIX : []), ...(network ? INTERNET : [])];
+      program.push(...when(call, ...socketOf(kinds, refuse)));
     } else if (name === 'connect' || !listens) program.push(...when(call, refuse));
   }
   const ranges = code.flatMap((range) => ownMemory(range));

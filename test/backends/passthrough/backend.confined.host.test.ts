@@ -241,12 +241,20 @@ test('the filter lets known calls and threads through, and refuses all others', 
   const architecture = x64 ? 0xc000003e : 0xc00000b7;
   const ALLOW = 0x7fff0000;
   const EPERM = 0x00050001;
-  const run = (number: number, argument = 0, arch = architecture, filter = program, second = 0): number => {
+  const run = (
+    number: number,
+    argument = 0,
+    arch = architecture,
+    filter = program,
+    second = 0,
+    third = 0,
+  ): number => {
     const data = new Map([
       [0, number],
       [4, arch],
       [16, argument],
       [24, second],
+      [32, third],
     ]);
     let accumulator = 0;
     for (let at = 0; at < filter.length; at++) {
@@ -263,13 +271,17 @@ test('the filter lets known calls and threads through, and refuses all others', 
     assert.fail('ran off the end');
   };
   const [read, write, execve, clone, mount] = x64 ? [0, 1, 59, 56, 165] : [63, 64, 221, 220, 40];
-  const [kill, socket, ioctl] = x64 ? [62, 41, 16] : [129, 198, 29];
+  const [kill, socket, ioctl, setpriority] = x64 ? [62, 41, 16, 141] : [129, 198, 29, 140];
   assert.equal(run(read!), ALLOW);
   assert.equal(run(write!), ALLOW);
   assert.equal(run(execve!), EPERM);
   assert.equal(run(mount!), EPERM);
   assert.equal(run(clone!, 0x10000 | 0x800), ALLOW, 'a thread');
   assert.equal(run(clone!, 17), EPERM, 'a process');
+  for (let bit = 0; bit < 32; bit++) {
+    if ((0x7e020000 & (1 << bit)) === 0) continue;
+    assert.equal(run(clone!, (0x10000 | (1 << bit)) >>> 0), EPERM, 'a thread in a namespace of its own');
+  }
   assert.equal(run(435), 0x00050000 | 38, 'clone3 is not there');
   assert.equal(run(read!, 0, 0x40000003), 0x80000000, "another architecture's numbers");
   if (x64) assert.equal(run(0x40000000 | 59), EPERM);
@@ -281,6 +293,18 @@ test('the filter lets known calls and threads through, and refuses all others', 
   const online = seccompProgram('errno', { network: true });
   assert.equal(run(socket!, 2, architecture, online, 1), ALLOW);
   assert.equal(run(socket!, 17, architecture, online, 3), EPERM, 'packets');
+  for (const protocol of [132, 262, 1])
+    assert.equal(run(socket!, 2, architecture, online, 1, protocol), EPERM, `protocol ${protocol}`);
+  assert.equal(run(socket!, 10, architecture, online, 2, 17), ALLOW, 'UDP');
+  assert.equal(run(socket!, 16, architecture, online, 3), ALLOW, 'routes');
+  assert.equal(run(socket!, 16, architecture, online, 3, 12), EPERM, 'netfilter');
+  for (const call of x64 ? [203, 144, 142] : [122, 119, 118]) {
+    assert.equal(run(call, 0), ALLOW, 'a thread of its own');
+    assert.equal(run(call, process.ppid), EPERM, 'how others are scheduled');
+  }
+  assert.equal(run(setpriority!, 0), ALLOW);
+  assert.equal(run(setpriority!, 0, architecture, program, process.ppid), EPERM);
+  for (const which of [1, 2]) assert.equal(run(setpriority!, which), EPERM, 'the priority of many');
   assert.equal(run(ioctl!, 0, architecture, program, 0x5412), EPERM, "a terminal's input");
   assert.equal(run(600), 0x00050000 | 38, 'a call of a younger kernel is not there');
   const lenient = seccompProgram('errno', { programs: true });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { serialize } from 'node:v8';
 import { LAYERS } from '../../../../core/plugins/index.js';
@@ -158,5 +158,24 @@ test('a layer that cannot be had ends the start, or is warned of', skip, async (
     said.some(({ level, msg }) => level === 40 && /mounts: cannot be had/.test(String(msg))),
     text,
   );
+  assert.equal(await end(), 0);
+});
+
+test('mounts that are hidden below others, beside and in the share, do not matter', skip, async (t) => {
+  const folder = share(t);
+  const beside = dirname(folder);
+  const node = join(temporaryFolder(t), 'hiding');
+  const mount = (path: string): string => `mkdir -p ${path} && mount -t tmpfs tmpfs ${path}`;
+  const steps = [
+    'mount --make-rprivate /',
+    ...[beside, join(beside, 'other'), join(folder, 'inner'), beside].map(mount),
+    `mkdir ${folder}`,
+    `exec ${process.execPath} "$@"`,
+  ];
+  const script = `#!/bin/sh\nexec unshare -m sh -ec '${steps.join('\n')}' sh "$@"\n`;
+  writeFileSync(node, script, { mode: 0o755 });
+  const { said, text, end } = await serve(t, folder, { node });
+  assert.equal(said.at(-1)?.['msg'], 'serving', text);
+  assert.equal(said.find(({ msg }) => msg === 'confined')?.['mounts'], 'own', text);
   assert.equal(await end(), 0);
 });
