@@ -2,6 +2,7 @@ import { check, drain, libc, NativeMemory } from '../system/index.js';
 import { native } from '../system/calls/libc-functions.js';
 import type { FrontEnd, FrontEndQueue } from '../vhost-user/index.js';
 import type { Sample } from './figures.js';
+import { Forgets, HIPRIO } from './forgets.js';
 import { IN_HEADER, RequestSlot, OUT_HEADER } from './request-slot.js';
 
 const yieldProcessor = libc<() => number>('sched_yield', 'int', []);
@@ -76,6 +77,8 @@ export class Driver {
   readonly #queues: readonly FrontEndQueue[];
   /** The slot of each request in flight, by queue and by the ring's token. */
   readonly #owners: (RequestSlot | undefined)[][];
+  /** Requests without a reply, which nobody waits for. */
+  readonly #forgets: Forgets;
   /** For each queue: whether it has requests that the daemon was not told of yet. */
   readonly #unpublished: boolean[];
   /** `struct pollfd` of each queue's call descriptor. */
@@ -93,6 +96,7 @@ export class Driver {
     this.#queues = frontEnd.queues;
     this.#owners = frontEnd.queues.map(() => []);
     this.#unpublished = frontEnd.queues.map(() => false);
+    this.#forgets = new Forgets(frontEnd);
     this.#polled = NativeMemory.allocate(8 * this.#queues.length);
     for (const [i, { call }] of this.#queues.entries()) this.#polled.i32.set([call.value, POLLIN], 2 * i);
     this.#pause = NativeMemory.allocate(16);
@@ -102,6 +106,7 @@ export class Driver {
 
   /** Frees the driver's memory. The caller keeps owning the front-end. */
   close(): void {
+    this.#forgets.close();
     this.#polled.free();
     this.#pause.free();
   }
@@ -231,7 +236,7 @@ export class Driver {
 
   /**
    * Puts a slot's request into its queue, with segments as Linux makes them
-   * (`fs/fuse/virtio_fs.c`).
+   * (`fs/fuse/virtio_fs.c`). One without a reply is as good as answered.
    */
   #place(slot: RequestSlot): void {
     const { driver } = this.#queues[slot.queue]!;
@@ -239,6 +244,15 @@ export class Driver {
     const unique = (this.#unique = (this.#unique + 2) >>> 0);
     slot.words[0] = inBytes + dataInBytes;
     slot.words[2] = unique;
+    if (outBytes === 0) {
+      for (let idle = 1; !this.#forgets.place(slot); idle++) {
+        this.#publish();
+        this.#collect(idle);
+      }
+      this.#unpublished[slot.queue] = true;
+      this.#answered.push(slot);
+      return;
+    }
     const { memory } = this.frontEnd;
     const at = memory.guestAddress(slot.offset);
     driver.begin();
@@ -285,7 +299,8 @@ export class Driver {
       // interrupt, and then looks at the ring once more.
       do {
         for (let token = driver.poll(); token >= 0; token = driver.poll()) {
-          this.#answered.push(this.#owner(queue, token));
+          if (queue === HIPRIO) this.#forgets.giveBack(token);
+          else this.#answered.push(this.#owner(queue, token));
         }
       } while (driver.enableInterrupts());
     }
@@ -296,7 +311,7 @@ export class Driver {
     const slot = this.#owners[queue]![token];
     if (slot === undefined) throw new BenchError('the daemon gave back a request that it does not have');
     const { usedLength } = this.#queues[queue]!.driver;
-    if (slot.outBytes > 0 && usedLength !== slot.replyBytes) {
+    if (usedLength !== slot.replyBytes) {
       throw new BenchError(`a reply of ${slot.replyBytes} bytes, but ${usedLength} were given back`);
     }
     return slot;

@@ -7,8 +7,8 @@
  *
  * - `bench.ts`: measures several daemons in turns. `target.ts`: a daemon that is measured.
  * - `scenarios.ts`: the rows of the table. `work-area.ts`: the files that they need.
- * - `driver.ts`: keeps requests in flight. `request-slot.ts`: the memory of one. `fuse.ts`: lays
- *   requests out.
+ * - `driver.ts`: keeps requests in flight. `request-slot.ts`: the memory of one. `forgets.ts`:
+ *   requests without a reply, which nobody waits for. `fuse.ts`: lays requests out.
  * - `cpu.ts`, `figures.ts`: CPU time, and what is made of many measurements.
  * - `report.ts`, `plot.ts`: tables and graphs.
  */

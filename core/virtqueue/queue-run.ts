@@ -304,6 +304,11 @@ export class QueueRun implements Run, ChainOwner {
   #hasServed = false;
   /** Whether the guest is to notify of many requests only. */
   #waitsForMany = false;
+  /**
+   * Without replies: whether the guest gives requests room for one. It then waits for them to come
+   * back, as older Windows drivers do.
+   */
+  #isAwaited = false;
 
   constructor(setup: RunSetup) {
     this.#ring = setup.ring;
@@ -447,6 +452,7 @@ export class QueueRun implements Run, ChainOwner {
       return;
     }
     if (this.#log !== undefined) this.#logWrites(this.#log, message.writable, written);
+    if (!this.hasReplies && message.writable.length > 0) this.#isAwaited = true;
     this.#ring.push(message.id, written);
     message.clear();
     this.#pool.give(message);
@@ -534,8 +540,9 @@ export class QueueRun implements Run, ChainOwner {
   /** As {@link #interrupt}, for requests without replies. */
   #interruptLater(): void {
     if (this.#unannounced === 0) return;
-    if (!this.#ring.notifiesByIndex || this.#unannounced >= this.#many) this.#interruptLast();
-    if (!this.#ring.notifiesByIndex) return;
+    const isDue = !this.#ring.notifiesByIndex || this.#isAwaited;
+    if (isDue || this.#unannounced >= this.#many) this.#interruptLast();
+    if (isDue) return;
     this.#hasServed = true;
     this.#later ??= this.#lookLater();
   }

@@ -16,8 +16,13 @@ function submit(rig: Rig, at: number, readable = 3, writable = 8): number {
   const { driver } = rig;
   driver.begin();
   driver.readable(GUEST + at, readable);
-  driver.writable(GUEST + at + 64, writable);
+  if (writable > 0) driver.writable(GUEST + at + 64, writable);
   return driver.submit();
+}
+
+/** Submits a request without room for a reply. */
+function submitForget(rig: Rig): number {
+  return submit(rig, DATA, 48, 0);
 }
 
 for (const [name, options] of Object.entries<RigOptions>({
@@ -121,12 +126,12 @@ test('requests without replies wait for the next one that has a reply, or for a 
   }
   // The first one is notified of, as in any queue. What comes after it is not.
   forgets.driver.enableInterrupts(0);
-  submit(forgets, DATA);
+  submitForget(forgets);
   assert.equal(forgets.driver.publish(), true);
   forgets.queue.kick();
   assert.deepEqual(served, ['forgets']);
   assert.equal(drain(forgets.call.value), EAGAIN);
-  submit(forgets, DATA);
+  submitForget(forgets);
   assert.equal(forgets.driver.publish(), false);
   submit(others, DATA);
   assert.equal(others.driver.publish(), true);
@@ -138,7 +143,7 @@ test('requests without replies wait for the next one that has a reply, or for a 
   await until(() => forgets.halves[availEvent] === 5);
   // A quarter of the ring is served, and announced, at once.
   for (let i = 0; i < 4; i++) {
-    submit(forgets, DATA);
+    submitForget(forgets);
     assert.equal(forgets.driver.publish(), i === 3, `request ${i}`);
   }
   forgets.queue.kick();
@@ -147,13 +152,13 @@ test('requests without replies wait for the next one that has a reply, or for a 
   // What comes last is neither forgotten nor left without an interrupt.
   while (forgets.driver.poll() >= 0);
   forgets.driver.enableInterrupts();
-  submit(forgets, DATA);
+  submitForget(forgets);
   assert.equal(forgets.driver.publish(), false);
   await until(() => served.length === 5);
   await until(() => drain(forgets.call.value) === 8);
   // Of an idle queue it is notified again.
   await until(() => forgets.halves[availEvent] === 7);
-  submit(forgets, DATA);
+  submitForget(forgets);
   assert.equal(forgets.driver.publish(), true);
   for (const rig of [forgets, others]) rig.close();
 });
@@ -164,10 +169,24 @@ test('a queue without replies is notified of each request while one of the guest
   const held: Message[] = [];
   rig.start((message) => (held.length < 2 ? held.push(message) : message.complete(0)));
   for (let i = 0; i < 4; i++) {
-    submit(rig, DATA);
+    submitForget(rig);
     assert.equal(rig.driver.publish(), true);
     rig.queue.kick();
     await until(() => rig.halves[availEvent] === i + 1);
+  }
+  rig.close();
+});
+
+test('requests that have room for a reply come back at once from a queue without replies', () => {
+  const rig = new Rig({ hasReplies: false });
+  rig.start((message) => message.complete(0));
+  for (let i = 0; i < 3; i++) {
+    rig.driver.enableInterrupts();
+    submit(rig, DATA, 48, 16);
+    assert.equal(rig.driver.publish(), true);
+    rig.queue.kick();
+    assert.equal(drain(rig.call.value), 8, `request ${i}`);
+    assert.ok(rig.driver.poll() >= 0);
   }
   rig.close();
 });
@@ -176,7 +195,7 @@ test('a queue without replies that stops has told the guest of all its requests'
   const rig = new Rig({ hasReplies: false });
   rig.start((message) => message.complete(0));
   rig.driver.enableInterrupts(0);
-  submit(rig, DATA);
+  submitForget(rig);
   rig.driver.publish();
   rig.queue.kick();
   assert.equal(drain(rig.call.value), EAGAIN);
