@@ -142,13 +142,16 @@ function processesOf({ pid }: ChildProcess): number[] {
   return [pid!, ...(children === '' ? [] : children.split(' ').map(Number))];
 }
 
-/** What the descriptors are that a daemon has open. */
-function descriptorsOf(daemon: ChildProcess): string[] {
+/** What the descriptors are that a daemon has open, without those that its backend keeps. */
+function descriptorsOf(daemon: ChildProcess, { keepsFiles = false }: Setup): string[] {
+  const isKept = (path: string): boolean =>
+    keepsFiles && path.includes('/attacked/') && !path.endsWith(' (deleted)');
   return processesOf(daemon).flatMap((pid) => {
     const folder = `/proc/${pid}/fd`;
     return readdirSync(folder).flatMap((fd) => {
       try {
-        return [readlinkSync(join(folder, fd)).replace(/[0-9]+/g, 'N')];
+        const path = readlinkSync(join(folder, fd));
+        return isKept(path) ? [] : [path.replace(/[0-9]+/g, 'N')];
       } catch {
         return [];
       }
@@ -157,12 +160,13 @@ function descriptorsOf(daemon: ChildProcess): string[] {
 }
 
 /** What the daemon has of guests of the attacked export. */
-async function leftOf({ control }: Daemon): Promise<string> {
+async function leftOf({ control }: Daemon, { keepsFiles = false }: Setup): Promise<string> {
   const { exports } = await askStatus(control);
   const attacked = exports.find(({ tag }) => tag === 'attacked')!;
   const { nodes, handles, inFlight, locks, listingBytes, figures } = attacked;
   const kept = figures.find(({ name }) => name === 'node_descriptors')?.value ?? 1;
-  const left = { nodes: nodes - 1, handles, inFlight, locks, listingBytes, descriptors: kept - 1 };
+  const descriptors = keepsFiles ? 0 : kept - 1;
+  const left = { nodes: nodes - 1, handles, inFlight, locks, listingBytes, descriptors };
   const words = Object.entries(left).filter(([, value]) => value > 0);
   return words.map(([name, value]) => `${value} ${name}`).join(', ');
 }
@@ -207,7 +211,7 @@ async function run(setup: Setup): Promise<string[]> {
   try {
     const canary = await Canary.connect(daemon.sockets[1], seed);
     const alone = await canary.work(after(Math.min(5, seconds) * 1000));
-    const before = descriptorsOf(child);
+    const before = descriptorsOf(child, setup);
     let isOver = false;
     const attacking = Promise.allSettled(
       values.attacker.map((name, i) => attack(name, daemon.sockets[0], i, endMs)),
@@ -224,13 +228,13 @@ async function run(setup: Setup): Promise<string[]> {
     if (beside.worst > (setup.heldMs ?? HELD_MS))
       wrong.push(`a request of the honest guest took ${beside.worst.toFixed(0)} ms`);
     await canary.work(after(1000));
-    let now = descriptorsOf(child);
-    let left = await leftOf(daemon);
+    let now = descriptorsOf(child, setup);
+    let left = await leftOf(daemon, setup);
     const isMore = (): boolean => left !== '' || now.length > before.length + KEPT_DESCRIPTORS;
     for (let tries = 0; tries < 100 && isMore(); tries++) {
       await sleep(100);
-      now = descriptorsOf(child);
-      left = await leftOf(daemon);
+      now = descriptorsOf(child, setup);
+      left = await leftOf(daemon, setup);
     }
     if (left !== '') wrong.push(`of guests that have gone there are left: ${left}`);
     const more = moreIn(before, now);

@@ -16,6 +16,8 @@ export interface Setup {
   daemon?(folder: string): Options;
   /** Options of a backend that has all that it keeps in `folder`, which is there and empty. */
   backend(folder: string): Options | Promise<Options>;
+  /** It keeps files open of which guests have gone, while they have names. */
+  readonly keepsFiles?: boolean;
   /** How long a request of an honest guest may take, in milliseconds: longer, and it was held. */
   readonly heldMs?: number;
   /** How long attackers, and then the daemon, may take to end, in milliseconds. */
@@ -39,6 +41,23 @@ function wrapped(folder: string, inner: Options): Options {
   const keyFile = join(folder, 'key');
   writeFileSync(keyFile, '1'.repeat(64));
   return { type: 'quota', bytes: '128m', inodes: 50_000, of: { type: 'encrypted', keyFile, of: inner } };
+}
+
+/** Directories, volumes and what is written below a cache, with rules on some paths. */
+function routed(folder: string): Options {
+  return {
+    type: 'routed',
+    mounts: {
+      '/': passthrough(join(folder, 'shared')),
+      '/memory': { type: 'memfs', size: '64M' },
+      '/wrapped': wrapped(folder, passthrough(join(folder, 'inner'))),
+      '/memory/deep/cached': { type: 'cached', bytes: '8m', of: { type: 'memfs', size: '64M' } },
+    },
+    hidden: ['/hidden'],
+    readOnly: ['/memory/fixed'],
+    denied: ['/denied'],
+    redirected: { '/other': '/memory/real' },
+  };
 }
 
 /** All ways to serve that are attacked. */
@@ -72,6 +91,19 @@ export const setups: readonly Setup[] = [
   {
     name: 'encrypted passthrough within a quota',
     backend: (folder) => wrapped(folder, passthrough(join(folder, 'shared'))),
+  },
+  {
+    name: 'cached passthrough',
+    keepsFiles: true,
+    backend: (folder) => ({
+      type: 'cached',
+      bytes: '8m',
+      of: wrapped(folder, passthrough(join(folder, 'shared'))),
+    }),
+  },
+  {
+    name: 'several backends in one tree',
+    backend: routed,
   },
   {
     name: 'overlay over passthrough',

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, test } from 'node:test';
 import { acceleratorOf } from '../../core/backend/accelerator.js';
 import {
   type Backend,
+  type BackendHost,
+  type Entry,
   Errno,
   FallocateMode,
   FileType,
@@ -386,6 +388,44 @@ describe('cached', () => {
     await end();
   });
 
+  it('keeps no removed file whose name it did not know, or that was looked up meanwhile', async () => {
+    const forgotten = new Set<object>();
+    let given: BackendHost | undefined;
+    let opened: Promise<void> | undefined;
+    const root: { node?: object } = {};
+    const inner = wrap(MemfsVolume.fromJSON({ '/file': '', '/late': '' }).backend as Backend, {
+      mount(next, host) {
+        given = host;
+        return (root.node = next(host) as object);
+      },
+      lookup(next, ...args) {
+        const found = next(...args);
+        const kept = found && { ...(found as Entry<object>) };
+        return opened === undefined ? kept : opened.then(() => kept);
+      },
+      forget(next, node) {
+        forgotten.add(node);
+        next(node);
+      },
+    });
+    const { client, end } = await guestOf(cached(inner, { names: Infinity, attributes: Infinity }));
+    const { nodeid: file } = await client.lookup(ROOT, 'file');
+    await client.forget(file, 1n);
+    assert.equal(forgotten.size, 0);
+    given!.changed!(root.node!, { kind: 'attributes', name: 'file' });
+    await client.unlink(ROOT, 'file');
+    assert.equal(forgotten.size, 1);
+
+    let open = (): void => undefined;
+    opened = new Promise((resolve) => (open = resolve));
+    const late = client.lookup(ROOT, 'late');
+    await client.mknod(ROOT, 'other', 0o100644);
+    open();
+    await client.forget((await late).nodeid, 1n);
+    assert.equal(forgotten.size, 2);
+    await end();
+  });
+
   it('keeps no more than its bytes, whatever a guest asks for', async () => {
     const backend = cached(await memory(), { bytes: 100_000, missing: Infinity, blockBytes: 4096 });
     const { client, end } = await guestOf(backend);
@@ -669,6 +709,37 @@ function flipped(bytes: Buffer, at: number): Buffer {
 }
 
 describe('routed', () => {
+  it('closes a directory of which only the paths of mounts were read', async () => {
+    await using host = await temporaryDirectory('/dev/shm');
+    const mounts = Object.fromEntries([
+      ['/', await directory(host.path)],
+      ...(await Promise.all(['/a', '/b', '/c'].map(async (path) => [path, await memory()] as const))),
+    ]);
+    const { client, end } = await guestOf(routed({ mounts }) as Backend);
+    writeFileSync(join(host.path, 'file'), '');
+    const open = (): number =>
+      readdirSync('/proc/self/fd').filter((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).startsWith(host.path);
+        } catch {
+          return false;
+        }
+      }).length;
+    const before = open();
+    for (let i = 0; i < 20; i++) {
+      const { fh } = await client.opendir(ROOT);
+      assert.equal((await client.readdir(ROOT, fh, 0n, 32)).length, 1);
+      assert.equal((await client.readdir(ROOT, fh, 0n, 100)).length, 3);
+      await client.releasedir(ROOT, fh);
+    }
+    assert.equal(open(), before);
+    const { fh } = await client.opendir(ROOT);
+    const names = (await client.readdir(ROOT, fh, 0n, 4096)).map(({ name }) => name);
+    assert.deepEqual(names.toSorted(), ['.', '..', 'a', 'b', 'c', 'file']);
+    await client.releasedir(ROOT, fh);
+    await end();
+  });
+
   /** Two directories with the same names, whose files tell where they are. */
   function ruled(rules: readonly PathRule[]): ReturnType<typeof guestOf> {
     const { backend } = MemfsVolume.fromJSON({

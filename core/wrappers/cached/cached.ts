@@ -38,6 +38,9 @@ export interface CachedOptions {
 /** Buffers that are kept for the next reads. */
 const BUFFERS = 16;
 
+/** How often a change counts as one of each directory in which it happens: before and after. */
+const TIMES_CHANGED = 2;
+
 /** A listing may take this part of all that is kept, at about so many bytes an entry. */
 const LISTING_SHARE = 4;
 const LISTED_BYTES = 256;
@@ -78,10 +81,19 @@ export function cached<N extends object, F>(
 
   /** Takes a node that a call has given, for the engine. */
   function take(node: N): Known<N> {
-    const known = nodes.use(node, () => new Known(node, clock, budget));
+    return nodes.use(node, () => new Known(node, clock, budget));
+  }
+
+  /**
+   * Keeps a name, and the node that it stands for beyond its use by guests: a name of it is here,
+   * so that whoever takes that away lets go of the node, too.
+   */
+  function keep(directory: Known<N>, name: string, known: Known<N>): void {
+    if (namesMs <= 0) return;
+    const { node } = known;
     if (known.kept === undefined) nodes.hold(node, () => known);
     known.keep(() => nodes.letGo(node));
-    return known;
+    directory.setName(name, known, namesMs);
   }
 
   /** Others have changed something. */
@@ -111,24 +123,69 @@ export function cached<N extends object, F>(
 
   /** Carries out what makes a name. */
   function* creation<E extends Entry<N>>(parent: N, name: string, make: () => Awaitable<E>): Steps<E> {
-    nodes.get(parent)?.forgetName(name);
+    const directory = nodes.get(parent);
+    directory?.forgetName(name);
+    const generation = directory?.generation ?? 0;
     const making = () => run(change([parent], make));
     return yield* nodes.giving(making, (made) => {
       const known = take(made.node);
       known.changed();
       known.learn(made.attributes, attributesMs, known.generation);
-      nodes.get(parent)?.setName(name, known, namesMs);
+      // Others may have taken the name away again, unless only this has changed the directory.
+      if (directory?.generation === generation + TIMES_CHANGED) keep(directory, name, known);
     });
   }
 
-  /** Carries out what takes names away, or has them stand for others. */
-  function* renaming<R>(changes: readonly (readonly [N, string])[], go: () => Awaitable<R>): Steps<R> {
+  /**
+   * Carries out what takes names away, or has them stand for others.
+   * @param lost the name of these whose node may have no other afterwards.
+   */
+  function* renaming<R>(
+    changes: readonly (readonly [N, string])[],
+    [lostIn, lost]: readonly [N, string],
+    context: Context,
+    go: () => Awaitable<R>,
+  ): Steps<R> {
+    const asked = yield* lookedUp(lostIn, lost, context);
+    try {
+      return yield* renamed(changes, asked, go);
+    } finally {
+      if (asked !== undefined) nodes.letGo(asked.node);
+    }
+  }
+
+  /** Looks up for the cache whose name one is, if that is not known. The caller lets go of it. */
+  function* lookedUp(parent: N, name: string, context: Context): Steps<Known<N> | undefined> {
+    if (nodes.get(parent)?.name(name) !== undefined) return undefined;
+    let known: Known<N> | undefined;
+    const asking = nodes.giving(
+      () => inner.lookup(parent, name, context),
+      (entry) => {
+        if (entry === undefined) return;
+        const { node } = entry;
+        known = nodes.hold(node, () => new Known(node, clock, budget));
+      },
+    );
+    try {
+      yield* asking;
+    } catch {
+      // The change itself says what is wrong.
+    }
+    return known;
+  }
+
+  function* renamed<R>(
+    changes: readonly (readonly [N, string])[],
+    asked: Known<N> | undefined,
+    go: () => Awaitable<R>,
+  ): Steps<R> {
     const stood = changes.flatMap(([parent, name]) => {
       const found = nodes.get(parent)?.name(name);
       // Whose name this is was not kept, and its attributes change.
       if (found === undefined) clock.period += 1;
       return found?.known ?? [];
     });
+    if (asked !== undefined) stood.push(asked);
     const forget = (): void => {
       for (const [parent, name] of changes) nodes.get(parent)?.forgetName(name);
       for (const known of stood) known.changed();
@@ -255,7 +312,7 @@ export function cached<N extends object, F>(
               const known = take(entry.node);
               if (isNew || (known === found?.known && known.generation === before))
                 known.learn(entry.attributes, attributesMs, known.generation);
-              if (isUnchanged) directory.setName(name, known, namesMs);
+              if (isUnchanged) keep(directory, name, known);
             },
           ),
         );
@@ -289,9 +346,9 @@ export function cached<N extends object, F>(
           ),
         ),
       unlink: (next, parent, name, context) =>
-        run(renaming([[parent, name]], () => next(parent, name, context))),
+        run(renaming([[parent, name]], [parent, name], context, () => next(parent, name, context))),
       rmdir: (next, parent, name, context) =>
-        run(renaming([[parent, name]], () => next(parent, name, context))),
+        run(renaming([[parent, name]], [parent, name], context, () => next(parent, name, context))),
       rename: (next, parent, name, newParent, newName, flags, context) =>
         run(
           renaming(
@@ -299,6 +356,8 @@ export function cached<N extends object, F>(
               [parent, name],
               [newParent, newName],
             ],
+            [newParent, newName],
+            context,
             () => next(parent, name, newParent, newName, flags, context),
           ),
         ),

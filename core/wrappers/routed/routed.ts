@@ -22,6 +22,7 @@ import {
   wait,
   wrap,
 } from '../../backend/index.js';
+import type { NodesInUse } from '../nodes-in-use.js';
 import { type Mount, type PathRule, type Point, pointsOf, type Redirect } from './points.js';
 import {
   keyOf,
@@ -457,7 +458,7 @@ class Routed implements Backend<RoutedNode> {
     const { backend } = mount;
     return this.#entry(mount, placeIn(parent, point), () =>
       backend.create === undefined
-        ? run(makeAndOpen(backend, parent.inner, name, mode, flags, context))
+        ? run(makeAndOpen(this.#tree.seenOf(mount), backend, parent.inner, name, mode, flags, context))
         : backend.create(parent.inner, name, mode, flags, context),
     );
   };
@@ -644,8 +645,9 @@ function writable({ mount, isReadOnly }: RoutedNode): Mount {
   return mount;
 }
 
-/** What guests do where a backend has no `create`. */
+/** What guests do where a backend has no `create`. To be called by `giving`. */
 function* makeAndOpen(
+  seen: NodesInUse<object, RoutedNode[]>,
   backend: Backend,
   parent: object,
   name: string,
@@ -654,26 +656,28 @@ function* makeAndOpen(
   context: Context,
 ): Steps<Entry<object> & { readonly file: unknown }> {
   let entry = yield* wait(backend.lookup(parent, name, context));
-  if (entry !== undefined && (flags & OpenFlags.EXCL) !== 0) {
-    backend.forget?.(entry.node);
-    throw FsError.of('EEXIST');
-  }
+  const isThere = entry !== undefined;
   entry ??= yield* wait(offered(backend, 'mknod')(parent, name, FileType.REGULAR | mode, 0, context));
   const { node } = entry;
   const attributes = { ...entry.attributes };
+  // Nobody refers to it where the rest fails, which is told when the call of `giving` has ended.
+  seen.hold(node, () => []);
+  seen.letGo(node);
+  if (isThere && (flags & OpenFlags.EXCL) !== 0) throw FsError.of('EEXIST');
   const opened = yield* wait(
     backend.open?.(node, flags & ~(OpenFlags.CREAT | OpenFlags.EXCL), context) ?? { file: undefined },
   );
   return { node, attributes, ...opened };
 }
 
+/** The listing comes first: a generator that ends before it has begun that would leave it open. */
 function* shownSync(
   own: readonly DirectoryEntry[],
   listing: Iterable<DirectoryEntry>,
   isShown: (name: string) => boolean,
 ): Generator<DirectoryEntry> {
-  yield* own;
   for (const { name, type } of listing) if (isShown(name)) yield { name, type };
+  yield* own;
 }
 
 async function* shownAsync(
@@ -681,6 +685,6 @@ async function* shownAsync(
   listing: AsyncIterable<DirectoryEntry>,
   isShown: (name: string) => boolean,
 ): AsyncGenerator<DirectoryEntry> {
-  yield* own;
   for await (const { name, type } of listing) if (isShown(name)) yield { name, type };
+  yield* own;
 }
