@@ -83,13 +83,23 @@ echo DONE
 poweroff -f
 `;
 
+interface Answer {
+  readonly return?: unknown;
+  readonly error?: { readonly desc: string };
+}
+
+const GONE: Answer = { error: { desc: 'QEMU has ended' } };
+
 /** QEMU's monitor. */
 class Monitor {
   readonly #socket;
-  readonly #waiting: ((answer: { return?: unknown; error?: { desc: string } }) => void)[] = [];
+  readonly #waiting: ((answer: Answer) => void)[] = [];
 
   constructor(path: string) {
     this.#socket = createConnection(path).on('error', () => undefined);
+    this.#socket.once('close', () => {
+      for (const answer of this.#waiting.splice(0)) answer(GONE);
+    });
     const lines = createInterface({ input: this.#socket }).on('error', () => undefined);
     lines.on('line', (line) => {
       const message = JSON.parse(line) as Record<string, unknown>;
@@ -98,11 +108,9 @@ class Monitor {
   }
 
   async ask<T>(execute: string, given: object = {}): Promise<T> {
-    const answered = new Promise<{ return?: unknown; error?: { desc: string } }>((resolve) =>
-      this.#waiting.push(resolve),
-    );
-    this.#socket.write(`${JSON.stringify({ execute, arguments: given })}\n`);
-    const { return: value, error } = await answered;
+    const answered = new Promise<Answer>((resolve) => this.#waiting.push(resolve));
+    if (!this.#socket.closed) this.#socket.write(`${JSON.stringify({ execute, arguments: given })}\n`);
+    const { return: value, error } = this.#socket.closed ? GONE : await answered;
     if (error !== undefined) throw new Error(`${execute}: ${error.desc}`);
     return value as T;
   }
@@ -112,6 +120,8 @@ class Monitor {
 interface Host {
   readonly monitor: Monitor;
   readonly errors: () => string;
+  /** @throws AssertionError where one of them has ended. */
+  mustRun(): void;
   /** Types on the guest's console. */
   type(text: string): void;
   leave(): void;
@@ -129,9 +139,13 @@ class Console {
     return /FAILED|DONE/.test(this.text);
   }
 
-  async works(): Promise<void> {
+  /** Waits until the guest, which is at a host, has done some more. */
+  async works(at: Host): Promise<void> {
     const { rounds } = this;
-    while (this.rounds === rounds && !this.isOver) await sleep(50);
+    while (this.rounds === rounds && !this.isOver) {
+      at.mustRun();
+      await sleep(50);
+    }
   }
 }
 
@@ -153,8 +167,12 @@ async function start(
   const [socket, monitor] = [join(folder, 'socket'), join(folder, 'monitor')];
   const serve = ['serve', '--socket-path', socket, '--tag', 'test', '--locks', 'shared', ...backend];
   const daemon = run(process.execPath, [program, ...serve]);
+  const mustRun = (...children: readonly ChildProcess[]): void => {
+    for (const { exitCode, signalCode, spawnfile } of children)
+      assert.deepEqual([exitCode, signalCode], [null, null], `${spawnfile} has ended: ${errors}`);
+  };
   while (!existsSync(socket)) {
-    assert.equal(daemon.exitCode, null, errors);
+    mustRun(daemon);
     await sleep(20);
   }
   const line = [
@@ -170,7 +188,7 @@ async function start(
   machine.stdout!.on('data', (text) => (output.text += String(text)));
   const isListening = (): boolean => readFileSync('/proc/net/unix', 'utf8').includes(monitor);
   while (!isListening()) {
-    assert.equal(machine.exitCode, null, errors);
+    mustRun(machine, daemon);
     await sleep(20);
   }
   await sleep(100);
@@ -179,6 +197,7 @@ async function start(
   return {
     monitor: qmp,
     errors: () => errors,
+    mustRun: () => mustRun(machine, daemon),
     type: (text) => machine.stdin!.write(text),
     leave() {
       machine.kill('SIGKILL');
@@ -249,7 +268,10 @@ function prepare(t: TestContext, name: string, output: Console): (number: number
 /** Has the guest end its work, and checks what it found. */
 async function finish(at: Host, output: Console): Promise<void> {
   at.type('stop\n');
-  while (!output.isOver) await sleep(50);
+  while (!output.isOver) {
+    at.mustRun();
+    await sleep(50);
+  }
   assert.match(output.text, /DONE/, output.text.slice(-2000));
 }
 
@@ -263,14 +285,14 @@ for (const name of Object.keys(BACKENDS)) {
       const next = prepare(t, name, output);
       const folder = temporaryFolder(t);
       let at = await next(0);
-      await output.works();
+      await output.works(at);
       const pauses: number[] = [];
       for (let moves = 1; moves <= MOVES && !output.isOver; moves++) {
         const to = await next(moves);
         pauses.push(await move(at, to, join(folder, `stream${moves}`)));
         at.leave();
         at = to;
-        await output.works();
+        await output.works(at);
       }
       t.diagnostic(`stood still for ${pauses.join(', ')} ms`);
       await finish(at, output);
@@ -284,14 +306,14 @@ test('a guest on memfs is suspended to a file, and resumes from it twice', { ski
   const next = prepare(t, 'memfs', output);
   const uri = `file:${join(temporaryFolder(t), 'suspended')}`;
   const first = await next(0);
-  await output.works();
+  await output.works(first);
   await first.monitor.ask('migrate', { uri });
   await left(first);
   first.leave();
   for (const again of [1, 2]) {
     const at = await next(again);
     await at.monitor.ask('migrate-incoming', { uri });
-    await output.works();
+    await output.works(at);
     assert.ok(!output.isOver, output.text.slice(-2000));
     if (again === 2) await finish(at, output);
     else at.leave();
@@ -324,14 +346,14 @@ async function makeDisk(at: Host, filename: string): Promise<void> {
 test('a guest on memfs goes back to a snapshot of itself (savevm, loadvm) twice', { skip }, async (t) => {
   const output = new Console();
   const at = await prepare(t, 'memfs', output)(0);
-  await output.works();
+  await output.works(at);
   await makeDisk(at, join(temporaryFolder(t), 'disk'));
   const snapshot = { tag: 'then', vmstate: 'disk', devices: ['disk'] };
   await job(at, 'snapshot-save', snapshot);
   for (let times = 0; times < 2; times++) {
-    await output.works();
+    await output.works(at);
     await job(at, 'snapshot-load', snapshot);
-    await output.works();
+    await output.works(at);
     assert.ok(!output.isOver, `${output.text.slice(-2000)}\n${at.errors()}`);
   }
   await finish(at, output);

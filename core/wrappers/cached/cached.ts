@@ -88,7 +88,7 @@ export function cached<N extends object, F>(
    * Keeps a name, and the node that it stands for beyond its use by guests: a name of it is here,
    * so that whoever takes that away lets go of the node, too.
    */
-  function keep(directory: Known<N>, name: string, known: Known<N>): void {
+  function keepNamed(directory: Known<N>, name: string, known: Known<N>): void {
     if (namesMs <= 0) return;
     const { node } = known;
     if (known.kept === undefined) nodes.hold(node, () => known);
@@ -132,7 +132,7 @@ export function cached<N extends object, F>(
       known.changed();
       known.learn(made.attributes, attributesMs, known.generation);
       // Others may have taken the name away again, unless only this has changed the directory.
-      if (directory?.generation === generation + TIMES_CHANGED) keep(directory, name, known);
+      if (directory?.generation === generation + TIMES_CHANGED) keepNamed(directory, name, known);
     });
   }
 
@@ -312,7 +312,7 @@ export function cached<N extends object, F>(
               const known = take(entry.node);
               if (isNew || (known === found?.known && known.generation === before))
                 known.learn(entry.attributes, attributesMs, known.generation);
-              if (isUnchanged) keep(directory, name, known);
+              if (isUnchanged) keepNamed(directory, name, known);
             },
           ),
         );
