@@ -118,6 +118,21 @@ export const optionsSchema = z.strictObject({
         'refuse: the same, and close waits for the bucket, so that the writer hears it there; ' +
         'last-wins: it replaces what the other wrote, where all of it is known here',
     ),
+  sharing: z
+    .enum(['close-to-open', 'leases'])
+    .default('close-to-open')
+    .describe(
+      'what mounts of one prefix on several hosts promise each other. close-to-open: what one has uploaded the other sees when it opens the file, and of two changes the later one is refused; ' +
+        'leases: locks of guests (fcntl, flock) hold between the hosts too, and who has one sees all that was written under it before',
+    ),
+  leaseTerm: z.coerce
+    .number()
+    .min(1)
+    .max(3600)
+    .default(15)
+    .describe(
+      'with `sharing: leases`: seconds after which others take the locks of a mount that does not renew its lease',
+    ),
   exclusive: z
     .enum(['bucket', 'mount'])
     .default('bucket')

@@ -99,7 +99,9 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     void files.losses.count();
     const { conflicts } = services.metrics;
     const detail = `${dirty} files to upload, ${files.writeback.bytes} bytes in the journal, ${conflicts} lost races, ${asides} kept aside`;
-    return { ok: asides === 0, detail };
+    const lost = this.mounted.leases?.counts.lost ?? 0;
+    const ofLeases = lost === 0 ? '' : `, the lease of ${lost} locked files lost`;
+    return { ok: asides === 0 && lost === 0, detail: `${detail}${ofLeases}` };
   }
 
   metrics(): Metric[] {
@@ -156,6 +158,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       recovered: () => {
         const traces = this.#traces;
         this.#traces = undefined;
+        if (traces !== undefined) this.mounted.leases?.settle();
         traces?.end(this.mounted).catch((error: unknown) => {
           const { log } = this.mounted.services;
           log.warn({ error: String(error) }, 'content of removed files is dropped by the next start only');

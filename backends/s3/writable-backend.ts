@@ -27,6 +27,7 @@ import { attributesFit, fresh, metadataSize, METADATA_MAX_BYTES, now } from './o
 import { ReadingBackend } from './reading-backend.js';
 import { Deadline } from './client/deadline.js';
 import { S3Failure } from './client/failure.js';
+import { outdated } from './write/files.js';
 import type { OpenFile } from './write/files.js';
 import type { Removal } from './journal/removal-log.js';
 import { decodePart, keyFits, RESERVED } from './objects/keys.js';
@@ -437,11 +438,11 @@ export class WritableBackend extends ReadingBackend {
     if (file.changed && !node.removed) this.#mustBeCurrent(this.file(node), file);
   }
 
-  /** @throws ESTALE if another writer's change has replaced what a handle has open. */
+  /** @throws ESTALE if another writer's change has replaced what a handle has open, or EIO. */
   #mustBeCurrent(node: FileNode, file: OpenFile): void {
     if (file.version === node.version) return;
     this.mounted.files.losses.take(pathOf(node));
-    throw FsError.of('ESTALE');
+    throw outdated(file);
   }
 
   async fsync(node: Node, file: OpenFile, _dataOnly: boolean, context: Context): Promise<void> {
@@ -510,7 +511,7 @@ export class WritableBackend extends ReadingBackend {
       const deadline = this.deadline(context);
       if (node.kind === 'directory') await this.#setDirectory(node, apply(node.posix), deadline);
       else {
-        if (file !== undefined && file.version !== node.version) throw FsError.of('ESTALE');
+        if (file !== undefined && file.version !== node.version) throw outdated(file);
         if (changes.size !== undefined) await this.#resize(node, changes.size, context);
         if (Object.keys(changes).some((name) => name !== 'size')) {
           apply(node.posix);
@@ -610,7 +611,7 @@ export class WritableBackend extends ReadingBackend {
     context: Context,
   ): Promise<void> {
     const target = this.file(node);
-    if (file.version !== target.version) throw FsError.of('ESTALE');
+    if (file.version !== target.version) throw outdated(file);
     const keep = (mode & FallocateMode.KEEP_SIZE) !== 0;
     const zeroes = (mode & (FallocateMode.PUNCH_HOLE | FallocateMode.ZERO_RANGE)) !== 0;
     const known = FallocateMode.KEEP_SIZE | FallocateMode.PUNCH_HOLE | FallocateMode.ZERO_RANGE;

@@ -87,7 +87,8 @@
  * - Nodes and files are those that you handed out, and still in use.
  * - `unlink`, `rmdir`, `rename` and creations may race with each other: the guest's kernel locks
  *   directories within one guest, but several guests may share a backend.
- * - Record locks and flock are done, between guests too. A backend has no part in them.
+ * - Record locks and flock are done, between guests too. A backend has a part in them only where
+ *   others have its files without this engine: see `lock`.
  * - When a guest gives up, `context.signal` is aborted. When it disappears, its files are released
  *   and its nodes forgotten, in that order.
  */
@@ -95,6 +96,7 @@ import type { AttributeChanges, Attributes, FsStatistics } from './attributes.js
 import type { Awaitable } from './awaitable.js';
 import type { GuestBuffer } from './buffer.js';
 import type { Context } from './context.js';
+import type { LockHold } from './flags.js';
 import type { BackendHost } from './host.js';
 import type { Metric } from './metric.js';
 
@@ -467,6 +469,22 @@ export interface Backend<N extends object = object, F = unknown> {
    * need no care.
    */
   release?(node: N, file: F): Awaitable<void>;
+  /**
+   * Has others keep to the locks of guests who use the same files by another engine. Called before
+   * each lock that a guest gets on a node, for all that the locks on it need then, and where some
+   * were given up for what the rest needs: NONE with the last. One call for a node at a time.
+   *
+   * When it ends, guests must see what others wrote before they gave their locks up. With less than
+   * before, what guests have written must be where others see it when it ends. Absent: locks hold
+   * among the guests of this export.
+   * @param hold of the node as a whole, whichever of its bytes are locked.
+   * @param isWaiting whether the guest waits for the lock: it is asked for again after EAGAIN.
+   * @param context absent where locks are given up, and where guests have had them since before a
+   * restart.
+   * @throws EAGAIN where somebody else's lock is in the way; ENOLCK; EIO where what was held was
+   * lost, or can't be given up properly. What is given up counts as given up then, too.
+   */
+  lock?(node: N, hold: LockHold, isWaiting: boolean, context: Context | undefined): Awaitable<void>;
   /**
    * Makes the file durable: its content, and unless `dataOnly` its attributes. With write-back the
    * guest has written all before. Absent: fsync(2) succeeds, and the guest does not ask again.

@@ -9,6 +9,19 @@ export const WriteFlags = {
   KILL_SUIDGID: 4,
 } as const;
 
+/** What guests' locks on a node need to be kept to by others: see `Backend.lock`. */
+export const LockHold = {
+  /** Nothing: no guest has a lock on it. */
+  NONE: 0,
+  /** Others may have shared locks. */
+  SHARED: 1,
+  /** Others may have no lock. */
+  EXCLUSIVE: 2,
+} as const;
+
+/** One of {@link LockHold}. */
+export type LockHold = (typeof LockHold)[keyof typeof LockHold];
+
 /** Bits of the `flags` of `Backend.rename`, Linux `rename(2)`. */
 export const RenameFlags = { NOREPLACE: 1, EXCHANGE: 2, WHITEOUT: 4 } as const;
 

@@ -37,6 +37,7 @@ const table: { readonly [method in BackendMethod]: true } = {
   write: true,
   flush: true,
   release: true,
+  lock: true,
   fsync: true,
   readdir: true,
   fsyncdir: true,

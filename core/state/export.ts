@@ -11,7 +11,7 @@ import { heapLimit, memoryLimit } from '../backend/limits.js';
 import { ListingBudget } from './directory-stream.js';
 import type { Slot } from './ids.js';
 import type { Journal } from './journal/index.js';
-import { LockTable, type LockLimits } from './locks/index.js';
+import { HostLocks, LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
 import { UnfinishedTransfers } from './unfinished.js';
 
@@ -86,6 +86,8 @@ export class Export {
   readonly nodes: NodeTable;
   /** The locks of all sessions. Nodes are given by their slots. */
   readonly locks: LockTable<Slot>;
+  /** Has guests of other hosts keep to the locks; absent where the backend can't. */
+  readonly hostLocks: HostLocks<Slot> | undefined;
   readonly listings: ListingBudget;
   readonly unfinished = new UnfinishedTransfers();
   /** Mirrors what sessions have, where a keeper holds the guests. */
@@ -124,17 +126,27 @@ export class Export {
     );
     this.nodes = nodes;
     this.listings = new ListingBudget(this.limits.listings);
-    this.locks = new LockTable<Slot>({
-      limits: this.limits.locks,
-      retain: (slot) => {
-        this.#lockedNodes += 1;
-        nodes.reference(slot);
-      },
-      release: (slot) => {
-        this.#lockedNodes -= 1;
-        nodes.release(slot);
-      },
-    });
+    const retain = (slot: Slot): void => {
+      this.#lockedNodes += 1;
+      nodes.reference(slot);
+    };
+    const release = (slot: Slot): void => {
+      this.#lockedNodes -= 1;
+      nodes.release(slot);
+    };
+    const loosened = (slot: Slot): void => void this.hostLocks?.lower(slot);
+    this.locks = new LockTable<Slot>({ limits: this.limits.locks, retain, release, loosened });
+    this.hostLocks =
+      backend.lock === undefined || this.localLocks
+        ? undefined
+        : new HostLocks(this.locks, {
+            ask: (slot, hold, isWaiting, context) =>
+              backend.lock!(nodes.node(slot), hold, isWaiting, context),
+            retain,
+            release,
+            report: (err) =>
+              this.log.warn({ err }, 'a lock that other hosts keep to was not given up properly'),
+          });
   }
 
   /**
@@ -205,6 +217,7 @@ export class Export {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await this.hostLocks?.settled();
     await this.backend.unmount?.();
   }
 }

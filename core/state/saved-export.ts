@@ -1,9 +1,9 @@
 import { acceleratorOf } from '../backend/accelerator.js';
-import { FsError, type Backend, type NodeKey } from '../backend/index.js';
+import { FsError, LockHold, type Backend, type NodeKey } from '../backend/index.js';
 import { Export, type ExportOptions } from './export.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import type { Left } from './journal/index.js';
-import { restoreLocks, saveLocks, type SavedLock } from './locks/index.js';
+import { holdOf, restoreLocks, saveLocks, type SavedLock } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
 import {
   decodeSaved,
@@ -303,7 +303,9 @@ async function restoreInto(
   // Of a guest that was going they were being released.
   const ids = new Set(saved.sessions.map(({ id }) => id));
   const locks = saved.locks.locks.filter(({ session }) => ids.has(session));
-  const lostLocks = restoreLocks(shared.locks, locks, find);
+  const lostLocks = await restoreHostLocks(shared, locks, find, (some) =>
+    restoreLocks(shared.locks, some, find),
+  );
   return {
     export: shared,
     held,
@@ -315,6 +317,39 @@ async function restoreInto(
       for (const slot of slots.splice(0)) if (slot !== NO_SLOT) nodes.release(slot);
     },
   };
+}
+
+/**
+ * Takes locks again that guests have had before: at the backend first, where it has other hosts
+ * keep to them.
+ * @param find maps the saved form of a node to the node, or to undefined if it is gone.
+ * @param take takes them in the table, and returns those that cannot be had.
+ * @returns those that cannot be had.
+ */
+export async function restoreHostLocks<K>(
+  shared: Export,
+  locks: readonly SavedLock<K>[],
+  find: (key: K) => Slot | undefined,
+  take: (locks: readonly SavedLock<K>[]) => SavedLock<K>[],
+): Promise<SavedLock<K>[]> {
+  const { hostLocks } = shared;
+  if (hostLocks === undefined) return take(locks);
+  const needs = new Map<Slot, LockHold>();
+  for (const { node, type } of locks) {
+    const slot = find(node);
+    if (slot === undefined) continue;
+    const hold = holdOf(type);
+    if (hold > (needs.get(slot) ?? LockHold.NONE)) needs.set(slot, hold);
+  }
+  const refused = await hostLocks.retake(needs);
+  const isRefused = ({ node }: SavedLock<K>): boolean => {
+    const slot = find(node);
+    return slot !== undefined && refused.has(slot);
+  };
+  const lost = [...locks.filter(isRefused), ...take(locks.filter((lock) => !isRefused(lock)))];
+  // Of what the table has not taken nothing is needed.
+  for (const slot of needs.keys()) void hostLocks.lower(slot);
+  return lost;
 }
 
 /** For each node that has a descriptor, or an open file with one: that descriptor. */

@@ -358,6 +358,44 @@ export class Bucket {
   }
 
   /**
+   * A small object of our own, as text.
+   * @returns undefined if there is none.
+   * @throws S3Failure of kind refused if it has more than `most` bytes.
+   */
+  async document(
+    key: string,
+    most: number,
+    deadline: Deadline,
+  ): Promise<{ readonly text: string; readonly etag: string } | undefined> {
+    try {
+      return await this.#requests.send('GetObject', deadline, 0, async ({ client, signal }) => {
+        const command = new GetObjectCommand({ ...this.#common, ...this.#customer, Key: key });
+        const answer = await client.send(command, { abortSignal: signal });
+        const body = answer.Body as AsyncIterable<Buffer> & { destroy(): void };
+        const pieces: Buffer[] = [];
+        let size = 0;
+        try {
+          for await (const piece of body) {
+            size += piece.length;
+            if (size > most) throw new S3Failure('refused', 200, 'LongBody');
+            pieces.push(piece);
+          }
+        } finally {
+          body.destroy();
+        }
+        const etag = told(answer.ETag);
+        const isDigest = this.capabilities?.digests === true && SINGLE_PART.test(etag);
+        const isWhole = size === answer.ContentLength && (!isDigest || md5(pieces) === etag);
+        if (!isWhole) throw new S3Failure('transient', 0, 'CorruptBody');
+        return { text: Buffer.concat(pieces).toString(), etag };
+      });
+    } catch (error) {
+      if (error instanceof S3Failure && error.kind === 'missing') return undefined;
+      throw error;
+    }
+  }
+
+  /**
    * Reads a whole object. Its bytes are compared with its checksum where the bucket has one, and
    * with its ETag where that is their MD5. They are read again where they differ.
    * @param sink called for each attempt

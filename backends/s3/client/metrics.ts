@@ -16,6 +16,7 @@ export class Metrics {
   metadataMisses = 0;
   uploads = 0;
   conflicts = 0;
+  lostLeases = 0;
   contradictions = 0;
   corruptReads = 0;
   skippedKeys = 0;
@@ -72,6 +73,7 @@ export class Metrics {
       counter('metadata_misses', 'Names asked of the server.', this.metadataMisses),
       counter('uploads', 'Files uploaded.', this.uploads),
       counter('lost_races', 'Files that another writer had changed meanwhile.', this.conflicts),
+      counter('lost_leases', 'Times that others may have taken what guests had locked.', this.lostLeases),
       counter(
         'contradictions',
         'Refusals for a condition that held: the server keeps conditions otherwise than was found out.',

@@ -15,6 +15,10 @@ import { pathOf } from '../tree/nodes.js';
 import type { Traces } from '../tree/last-seen.js';
 import type { Tree } from '../tree/tree.js';
 
+const DAMAGED = 'journal is damaged: kept aside; see "virtiofs-kit s3 status"';
+const UNDER_LOST_LEASE =
+  'journal of a process whose lease was lost: kept aside; see "virtiofs-kit s3 status"';
+
 /** Milliseconds by which the clocks of server and client may differ. */
 const CLOCK_SKEW_MS = 60_000;
 
@@ -35,8 +39,15 @@ export interface MountedParts {
  * again, with what was staged, and are uploaded. A damaged journal is kept aside, never uploaded in
  * part.
  * @param traces of the nodes that guests know, where a process was killed. What is open stays.
+ * @param isLeaseLost whether others may have locked since what was written here under locks: all
+ * journals are kept aside.
  */
-export async function recover(mounted: MountedParts, folder: string, traces: Traces): Promise<void> {
+export async function recover(
+  mounted: MountedParts,
+  folder: string,
+  traces: Traces,
+  isLeaseLost = false,
+): Promise<void> {
   const { log } = mounted.services;
   const moved = new Map<string, string>();
   const replaced = new Set<string>();
@@ -62,12 +73,14 @@ export async function recover(mounted: MountedParts, folder: string, traces: Tra
     const id = name.slice(0, -4);
     const found = await Staged.recover(path, id);
     if (found === undefined) continue;
-    if (found.damaged) {
+    const isLost = isLeaseLost && found.path !== undefined;
+    if (found.damaged || isLost) {
       await found.staged.close();
       const aside = join(folder, 'conflicts', name);
       await rename(path, aside);
       mounted.files.losses.add(found.path ?? '', false);
-      log.error({ path: found.path, aside }, 'journal is damaged: kept aside; see "virtiofs-kit s3 status"');
+      const fields = { path: found.path, aside };
+      log.error(fields, isLost ? UNDER_LOST_LEASE : DAMAGED);
       continue;
     }
     journals.push(found);

@@ -125,6 +125,8 @@ export class Staged {
   committedSequence = 0;
   /** An upload was started whose outcome is not known. */
   attempted = false;
+  /** It was kept aside, since the lease was lost under which it was written. */
+  isLost = false;
   /** End of what was written from offset 0 without a jump. */
   sequentialEnd = 0;
   /** Number of changes being appended to the log. */

@@ -17,6 +17,7 @@ import { explained, isLasting } from './start-errors.js';
 import { Files } from '../write/files.js';
 import { PendingDeletes } from '../write/pending-deletes.js';
 import { Intents } from '../journal/intents.js';
+import { Leases } from '../leases/leases.js';
 import { KeyMap } from '../objects/keys.js';
 import { Metrics } from '../client/metrics.js';
 import { NameLookup } from '../tree/name-lookup.js';
@@ -53,6 +54,8 @@ export class MountedBucket {
   readonly renames: Renames;
   readonly watches: Watches;
   readonly intents: Intents;
+  /** Absent where mounts of several hosts promise no more than close-to-open. */
+  readonly leases: Leases | undefined;
   readonly folder: string;
   readonly #requests: Requests;
   readonly #disk: DiskCache | undefined;
@@ -76,7 +79,19 @@ export class MountedBucket {
     const notes = join(this.folder, 'intents');
     const gathers = options.removals === 'gathered';
     const pendingDeletes = new PendingDeletes(bucket, log, timeoutSeconds, notes, gathers);
-    this.services = { options, log, metrics, bucket, keys, reader, pendingDeletes, defaults };
+    const services = { options, log, metrics, bucket, keys, reader, pendingDeletes, defaults };
+    this.leases =
+      options.sharing === 'leases' && !options.readOnly
+        ? new Leases(services, {
+            file: join(this.folder, 'lease.json'),
+            flush: async () => {
+              await this.files.flush();
+              await pendingDeletes.flush(Deadline.after(timeoutSeconds));
+            },
+            abandon: () => this.files.abandon(),
+          })
+        : undefined;
+    this.services = this.leases === undefined ? services : { ...services, fence: this.leases };
     this.nameLookup = new NameLookup(this.services);
     this.tree = new Tree(this.services, this.nameLookup);
     this.intents = new Intents(join(this.folder, 'intents'));
@@ -134,8 +149,12 @@ export class MountedBucket {
       }
     }
     await this.#disk?.start();
-    if (!options.readOnly) await recover(this, this.folder, traces ?? new Traces(new Map()));
+    const { leases } = this;
+    const lease = await leases?.start(deadline);
+    if (!options.readOnly)
+      await recover(this, this.folder, traces ?? new Traces(new Map()), lease === 'lost');
     else await traces?.settle(this, new Map());
+    if (traces === undefined) leases?.settle();
   }
 
   /** Keeps what was found out of the server for later mounts. */
@@ -210,6 +229,7 @@ export class MountedBucket {
       memoryBytes: reader.bytes,
       diskCacheBytes: this.#disk?.bytes ?? 0,
       capabilities: bucket.capabilities ?? null,
+      leases: this.leases?.counts ?? null,
       metrics: metrics.snapshot(),
     };
   }
@@ -225,6 +245,7 @@ export class MountedBucket {
         'Changes that lost a race or are damaged, kept aside until `s3 export --remove`.',
         losses.asides,
       ),
+      ...this.#leaseMetrics(),
       gauge('staged_files', 'Files that the bucket does not have yet.', writeback.files.length),
       gauge('staged_bytes', 'Bytes in journals that wait for their upload.', writeback.bytes),
       gauge(
@@ -234,6 +255,16 @@ export class MountedBucket {
       ),
       gauge('memory_cache_bytes', 'Bytes of content kept in memory.', this.services.reader.bytes),
       gauge('disk_cache_bytes', 'Bytes of content kept on disk.', this.#disk?.bytes ?? 0),
+    ];
+  }
+
+  #leaseMetrics(): Metric[] {
+    const { leases } = this;
+    if (leases === undefined) return [];
+    const { held, lost } = leases.counts;
+    return [
+      gauge('leases', 'Files that are held, so that other mounts keep to locks.', held),
+      gauge('lost_files', 'Files whose lease is lost while guests have locks on them.', lost),
     ];
   }
 
@@ -254,12 +285,14 @@ export class MountedBucket {
         'not everything could be uploaded or removed: the next start goes on',
       );
     }
+    await this.leases?.stop(this.files.writeback.files.length === 0);
     await this.abandon();
   }
 
   /** Ends service without uploading: the journal keeps what is staged for the next start. */
   async abandon(): Promise<void> {
     this.watches.close();
+    await this.leases?.close();
     await Promise.all([this.services.pendingDeletes.close(), this.files.close()]);
     await this.services.reader.close();
     await this.#disk?.close();

@@ -107,6 +107,8 @@ export class FileNode {
 /** An object and its successors by our own uploads. Undefined while the bucket has none. */
 export interface Version {
   object: RemoteObject | undefined;
+  /** What was written to it is kept aside, since it came under a lease that was lost. */
+  isLost?: boolean;
 }
 
 export type Node = Directory | FileNode;

@@ -167,7 +167,10 @@ export class Tree {
     const { object } = file.version;
     const same =
       object !== undefined && object.etag === known.object.etag && object.size === known.object.size;
-    if (!same) file.version = { object: known.object };
+    // Where locks say who may write when, open handles go on with what others have written.
+    const isShared = this.#services.fence !== undefined;
+    if (!same && isShared) file.version.object = known.object;
+    else if (!same) file.version = { object: known.object };
     else if (!sameVersion(object, known.object) || Number.isNaN(object.modified))
       file.version.object = known.object;
     file.posix = posix;

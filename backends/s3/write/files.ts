@@ -7,12 +7,13 @@ import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { parse, WRITE_MARK } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
 import type { Content, Head } from '../client/bucket-types.js';
-import { deferred, Semaphore } from '../client/concurrency.js';
+import { deferred, parallel, Semaphore } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
 import type { DiskSpace } from '../journal/disk-space.js';
 import { isFull } from '../journal/disk-space.js';
 import type { Intents } from '../journal/intents.js';
+import { LEASE_LOST } from '../leases/own-lease.js';
 import { learnFile, pathOf, unlearn } from '../tree/nodes.js';
 import type { FileNode, Version } from '../tree/nodes.js';
 import { isChanged, Stream } from '../read/reader.js';
@@ -27,6 +28,9 @@ const OVERTAKES_MAX = 3;
 /** Milliseconds after which a change that the full disk has refused is tried again. */
 const FULL_PAUSE_MS = 200;
 
+const CONFLICT = 'another writer changed the object: ours is kept aside; see "virtiofs-kit s3 status"';
+const UNDER_LOST_LEASE =
+  'this was written under a lease that was lost: it is kept aside; see "virtiofs-kit s3 status"';
 const OVERTAKEN = 'another writer changed the object: ours replaces it, as the options say';
 
 /** Ended journals are removed from the list each time it has a multiple of this length. */
@@ -41,6 +45,11 @@ export interface OpenFile {
   readonly append: boolean;
   /** Whether something was written through it. */
   changed: boolean;
+}
+
+/** What a handle gets whose file another version has replaced. */
+export function outdated({ version }: OpenFile): FsError {
+  return FsError.of(version.isLost === true ? 'EIO' : 'ESTALE');
 }
 
 /** What files ask of the mount that they are part of. */
@@ -113,6 +122,7 @@ export class Files {
   async read(file: OpenFile, buffer: GuestBuffer, offset: number, deadline: Deadline): Promise<number> {
     const { node } = file;
     for (;;) {
+      if (file.version.isLost === true) throw outdated(file);
       const { object } = file.version;
       const size = file.version === node.version ? node.size : (object?.size ?? 0);
       const end = Math.min(size, offset + buffer.length);
@@ -200,9 +210,9 @@ export class Files {
     await this.#change(node, bytes.length, deadline, (staged) => staged.write(offset, bytes));
   }
 
-  /** @throws ESTALE if another writer has replaced the file since it was opened. */
+  /** @throws ESTALE if another writer has replaced the file since it was opened, or EIO. */
   #current(file: OpenFile): void {
-    if (file.version !== file.node.version) throw FsError.of('ESTALE');
+    if (file.version !== file.node.version) throw outdated(file);
   }
 
   /** Uploads parts of a large file while a writer goes from the start to the end. */
@@ -385,6 +395,7 @@ export class Files {
         await deadline.wait(node.changes.run(async () => undefined));
       }
     }
+    if (staged.isLost && staged.committedSequence < target) throw FsError.of('EIO');
   }
 
   /**
@@ -421,6 +432,10 @@ export class Files {
     try {
       await this.#upload(node);
     } catch (error) {
+      if (error instanceof S3Failure && error.code === LEASE_LOST) {
+        await this.#keepAside(node, staged, UNDER_LOST_LEASE);
+        throw FsError.of('EIO');
+      }
       if (!isChanged(error)) throw error;
       const { bucket, keys, options } = this.#services;
       const key = keys.file(pathOf(node));
@@ -433,7 +448,8 @@ export class Files {
       const mayReplace = overtakes > 0 && (isGivenUp || options.conflicts === 'last-wins');
       if (mayReplace && (await this.#overtake(node, staged, head, isGivenUp)))
         return this.uploadNow(node, overtakes - 1);
-      await this.#keepAside(node, staged);
+      this.#services.metrics.conflicts += 1;
+      await this.#keepAside(node, staged, CONFLICT);
       throw FsError.of('ESTALE');
     }
   }
@@ -503,15 +519,33 @@ export class Files {
     return true;
   }
 
+  /** Keeps aside all that is staged, since it was written under a lease that is lost. */
+  async abandon(): Promise<void> {
+    await parallel(this.writeback.files, this.#services.options.uploads, (node) =>
+      node.changes.run(async () => {
+        const { staged } = node;
+        if (staged === undefined || node.removed) return;
+        const parts = this.#parts.get(staged);
+        this.#parts.delete(staged);
+        await this.#keepAside(node, staged, UNDER_LOST_LEASE);
+        // Whether the bucket can be reached now is not waited for.
+        parts?.abort().catch(() => undefined);
+      }),
+    );
+  }
+
   /**
-   * Another writer came first: the journal is kept as a file that `s3 status` shows, and open
-   * handles become stale.
+   * The journal becomes a file that `s3 status` shows, and open handles become stale.
+   * @param reason for the log
    */
-  async #keepAside(node: FileNode, staged: Staged): Promise<void> {
-    this.#services.metrics.conflicts += 1;
+  async #keepAside(node: FileNode, staged: Staged, reason: string): Promise<void> {
     const path = pathOf(node);
     this.losses.add(path, staged.listeners > 0);
     node.staged = undefined;
+    if (reason === UNDER_LOST_LEASE) {
+      staged.isLost = true;
+      node.version.isLost = true;
+    }
     node.version = { object: undefined };
     node.checked = Number.NEGATIVE_INFINITY;
     if (node.parent !== undefined) unlearn(node.parent, node.name);
@@ -519,10 +553,7 @@ export class Files {
     await staged.close();
     const aside = join(this.losses.folder, `${staged.id}.log`);
     await rename(staged.log.path, aside);
-    this.#services.log.error(
-      { path, aside },
-      'another writer changed the object: ours is kept aside; see "virtiofs-kit s3 status"',
-    );
+    this.#services.log.error({ path, aside }, reason);
   }
 
   /**
@@ -603,6 +634,21 @@ export class Files {
     if (await this.recogniseOwnUpload(staged, this.#services.keys.file(pathOf(node))))
       node.version.object = staged.base;
     staged.attempted = false;
+  }
+
+  /**
+   * Uploads all that was staged at the time of the call.
+   * @throws the first error of a file that is still staged.
+   */
+  async flush(): Promise<void> {
+    await parallel(this.writeback.files, this.#services.options.uploads, async (node) => {
+      const { staged } = node;
+      try {
+        await this.commit(node, Deadline.never);
+      } catch (error) {
+        if (staged !== undefined && node.staged === staged) throw error;
+      }
+    });
   }
 
   /** Makes what is staged durable on the local disk. */

@@ -9,6 +9,7 @@ import { S3Failure } from '../client/failure.js';
 import type { Services } from '../service/services.js';
 import type { Snapshot, Staged } from '../journal/staged.js';
 import { into } from '../client/http.js';
+import type { OwnLease } from '../leases/own-lease.js';
 
 /** Most parts of an upload (Amazon S3 User Guide, "Multipart upload limits"). */
 const PARTS_MAX = 10_000;
@@ -128,6 +129,8 @@ export class PartUpload {
   /** Index of the next part to be uploaded early. */
   #next = 0;
   #completing = false;
+  /** The lease that the completion is entered in. */
+  #lease: OwnLease | undefined;
 
   constructor(services: Services, staged: Staged, key: string) {
     this.#services = services;
@@ -204,8 +207,9 @@ export class PartUpload {
 
   /**
    * Uploads the missing parts of a snapshot that was taken in this turn, and completes the upload.
+   * @param lease under which it goes, if it does: it is completed only while that is not lost.
    */
-  async complete(snapshot: Snapshot): Promise<Uploaded> {
+  async complete(snapshot: Snapshot, lease?: OwnLease): Promise<Uploaded> {
     const { bucket, options } = this.#services;
     this.#completing = true;
     await Promise.all(this.#underWay);
@@ -213,7 +217,8 @@ export class PartUpload {
     const missing: { index: number; start: number; end: number }[] = [];
     for (let index = 0; ; index++) {
       const { start, end } = this.#bounds(index, snapshot.size);
-      if (start >= snapshot.size) break;
+      // An upload has one part at least.
+      if (start >= snapshot.size && index > 0) break;
       if (index === PARTS_MAX) throw new S3Failure('refused', 0, 'EntityTooLarge');
       const early = this.#early.get(index);
       if (early?.part !== undefined && early.end === end) parts[index] = early.part;
@@ -227,7 +232,10 @@ export class PartUpload {
     const content = this.#content ?? contentOf(this.#posix, this.#mark);
     const deadline = Deadline.after(options.operationTimeout);
     const { size, condition, posix } = snapshot;
+    this.#lease = lease;
+    await lease?.enter(this.#key, id);
     const object = await bucket.completeUpload(this.#key, id, parts, size, content, condition, deadline);
+    lease?.leave(id);
     await this.#staged.noteUpload(this.#key, id, true);
     this.#staged.onChange = () => undefined;
     return { object, attributed: this.#posix === posix };
@@ -242,6 +250,7 @@ export class PartUpload {
     if (id === undefined) return;
     const { bucket, options } = this.#services;
     await bucket.abortUpload(this.#key, id, Deadline.after(options.operationTimeout));
+    this.#lease?.leave(id);
     await this.#staged.noteUpload(this.#key, id, true);
   }
 }
@@ -401,14 +410,16 @@ export async function uploadSnapshot(
   const { bucket, options, reader } = services;
   const mark = `${staged.id}.${snapshot.sequence}`;
   const { base, size, posix, condition } = snapshot;
-  if (base !== undefined && !snapshot.contentChanged) {
+  const lease = services.fence?.ticket();
+  if (lease === undefined && base !== undefined && !snapshot.contentChanged) {
     return { object: await copyObject(services, base, key, posix, mark), attributed: true };
   }
-  if (size > 2 * options.partSize) {
+  // A single request that is late could come after another mount has taken the lock.
+  if (lease !== undefined || size > 2 * options.partSize) {
     let upload = parts ?? new PartUpload(services, staged, key);
     for (let attempt = 1; ; attempt++) {
       try {
-        return await upload.complete(snapshot);
+        return await upload.complete(snapshot, lease);
       } catch (error) {
         await upload.abort().catch(() => undefined);
         const isVoid = error instanceof S3Failure && error.kind === 'no-upload';

@@ -1,9 +1,11 @@
-import { Errno } from '../../backend/index.js';
+import { Errno, type Awaitable } from '../../backend/index.js';
 import {
   HandleKind,
   LockType,
+  OFFSET_MAX,
   PARKED as LOCK_PARKED,
   u64,
+  type HandleIndex,
   type LockConflict,
   type LockRequest,
   type Slot,
@@ -15,12 +17,20 @@ import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import { fuse_file_lock, fuse_lk_in, fuse_lk_out } from '../wire/structures.js';
 
+/** Of another host's lock no more is known than that it is there. */
+const ELSEWHERE: LockConflict = { type: LockType.WRITE, start: 0n, end: OFFSET_MAX, pid: 0 };
+
 export const getlk: Operation<LockConflict | number | undefined> = {
   name: 'GETLK',
   arguments: fuse_lk_in.bytes,
   reply: fuse_lk_out.bytes,
-  start(session) {
-    return session.locks.test(lockRequest(session));
+  start(session, request) {
+    const asked = lockRequest(session);
+    const { hostLocks } = session.export;
+    const conflict = session.locks.test(asked);
+    if (conflict !== undefined || hostLocks === undefined) return conflict;
+    request.handle = asked.handle as HandleIndex;
+    return hostLocks.isTaken(asked, request.context).then((isTaken) => (isTaken ? ELSEWHERE : undefined));
   },
   finish(session, _request, conflict) {
     if (typeof conflict === 'number') return -conflict;
@@ -42,9 +52,8 @@ export const setlk: Operation<number> = {
   name: 'SETLK',
   arguments: fuse_lk_in.bytes,
   reply: 0,
-  start(session) {
-    const request = lockRequest(session);
-    return isFlock(session) ? session.locks.flock(request) : session.locks.set(request);
+  start(session, request) {
+    return setLock(session, request, lockRequest(session), isFlock(session));
   },
   finish: finishLock,
 };
@@ -56,11 +65,16 @@ export const setlkw: Operation<number> = {
   reply: 0,
   start(session, request) {
     const wanted = lockRequest(session);
+    const asFlock = isFlock(session);
+    const { hostLocks } = session.export;
+    const { locks } = session;
+    if (wanted.type === LockType.UNLOCK) return setLock(session, request, wanted, asFlock);
     const unique = u64(request.uniqueHigh, request.uniqueLow);
     const done = (errno: number): void => session.answer(request, -errno);
-    const result = isFlock(session)
-      ? session.locks.flockWait(wanted, unique, done)
-      : session.locks.wait(wanted, unique, done);
+    let result: number;
+    if (hostLocks !== undefined)
+      result = hostLocks.wait(locks, wanted, asFlock, unique, request.context, done);
+    else result = asFlock ? locks.flockWait(wanted, unique, done) : locks.wait(wanted, unique, done);
     if (result !== LOCK_PARKED) return result;
     request.lockId = unique;
     session.park(request);
@@ -68,6 +82,20 @@ export const setlkw: Operation<number> = {
   },
   finish: finishLock,
 };
+
+/** Locks or unlocks without waiting for another lock. */
+function setLock(
+  session: Session,
+  request: Request,
+  wanted: LockRequest<Slot> & { readonly handle: number },
+  asFlock: boolean,
+): Awaitable<number> {
+  const { hostLocks } = session.export;
+  const { locks } = session;
+  if (hostLocks === undefined) return asFlock ? locks.flock(wanted) : locks.set(wanted);
+  request.handle = wanted.handle as HandleIndex;
+  return hostLocks.set(locks, wanted, asFlock, request.context);
+}
 
 function finishLock(_session: Session, _request: Request, errno: number): number {
   return errno === 0 ? 0 : -(errno > 0 ? errno : Errno.EIO);

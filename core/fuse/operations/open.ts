@@ -177,11 +177,19 @@ export const flush: Operation<void> = {
     const unlocked = session.export.hasLocks
       ? session.locks.releaseOwner(slot, session.in.bigint(fuse_flush_in.lock_owner))
       : undefined;
-    if (unlocked === undefined) return backend.flush?.(node, file, request.context);
-    return unlocked.then(() => backend.flush?.(node, file, request.context));
+    const flushed = (): Awaitable<void> => backend.flush?.(node, file, request.context);
+    const closed = unlocked === undefined ? flushed() : unlocked.then(flushed);
+    const lowered = session.export.hostLocks?.lower(slot);
+    return lowered === undefined ? closed : closedThere(lowered, closed);
   },
   finish: finishEmpty,
 };
+
+/** Waits until the locks that close(2) gives up are given up at the backend, too. */
+async function closedThere(lowered: Promise<number>, closed: Awaitable<void>): Promise<void> {
+  const [errno] = await Promise.all([lowered, closed]);
+  if (errno !== 0) throw FsError.of('EIO');
+}
 
 export const release: Operation<void> = {
   name: 'RELEASE',

@@ -1,6 +1,7 @@
 import {
   type Export,
   findMigrated,
+  restoreHostLocks,
   retakeLocks,
   saveMigrating,
   type HandleIndex,
@@ -54,7 +55,9 @@ export async function loadMigratingSession(
       const found = arrived.slot(index);
       return found === NO_SLOT ? undefined : found;
     };
-    const locks = retakeLocks(session.locks, arrived.locks, slot);
+    const locks = await restoreHostLocks(shared, arrived.locks, slot, (held) =>
+      retakeLocks(session.locks, held, slot),
+    );
     for (const { handle } of locks) session.loseLock(handle as HandleIndex);
     const lost = { nodes: arrived.lost, files, locks: locks.length };
     if (lost.nodes + lost.files + lost.locks > 0) {

@@ -41,6 +41,11 @@ const NONE = -1n;
 export class FileRanges<O extends Numbered> {
   #chunks: Chunk<O>[] = [];
 
+  /** Whether any of them is exclusive. */
+  get hasExclusive(): boolean {
+    return this.#chunks.some(({ maxWriteEnd }) => maxWriteEnd !== NONE);
+  }
+
   add(range: Range<O>): void {
     const at = this.#chunkOf(range);
     const chunk = this.#chunks[at];

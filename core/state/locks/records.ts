@@ -73,6 +73,13 @@ export interface Waiter<N> {
   readonly done: LockCompletion;
 }
 
+/** A parked request that waits for somebody outside of the table. */
+export interface Elsewhere<N> {
+  readonly node: N;
+  readonly handle: number;
+  readonly cancel: LockCompletion;
+}
+
 /** An owner of a lock that conflicts with a claim, if there is one. */
 export function findBlocker<N>({ kind, file, owner, type, start, end }: Claim<N>): Owner<N> | undefined {
   if (type === LockType.UNLOCK) return undefined;

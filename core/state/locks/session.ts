@@ -22,7 +22,8 @@ export class LockSession<N> {
 
   /** How many ranges this session has locked, and how many of its requests are parked. */
   get counts(): { readonly locks: number; readonly waiters: number } {
-    return { locks: this.#record.locks, waiters: this.#record.waiters.size };
+    const { locks, waiters, elsewhere } = this.#record;
+    return { locks, waiters: waiters.size + elsewhere.size };
   }
 
   /** GETLK. @returns a conflicting lock, undefined if there is none, or a positive errno. */
@@ -52,6 +53,20 @@ export class LockSession<N> {
   /** SETLKW with FUSE_LK_FLOCK. @returns 0, a positive errno, or PARKED. */
   flockWait(request: LockRequest<N>, unique: bigint, done: LockCompletion): number {
     return this.#table.flock(this.#record, request, unique, done);
+  }
+
+  /**
+   * Parks a request that waits for somebody outside of the table, until {@link arrived}.
+   * @param cancel ends it with an errno.
+   * @returns 0 or a positive errno.
+   */
+  waitElsewhere(unique: bigint, node: N, handle: number, cancel: LockCompletion): number {
+    return this.#table.waitElsewhere(this.#record, unique, { node, handle, cancel });
+  }
+
+  /** A request does not wait for somebody outside of the table any more. */
+  arrived(unique: bigint): void {
+    this.#table.arrived(this.#record, unique);
   }
 
   /**
@@ -85,12 +100,12 @@ export class LockSession<N> {
 
   /** The ids of this session's parked requests, in order of arrival. */
   waiting(): readonly bigint[] {
-    return [...this.#record.waiters.keys()];
+    return [...this.#record.waiters.keys(), ...this.#record.elsewhere.keys()];
   }
 
   /** Ends all parked requests of this session with `errno`. Its locks stay. */
   cancelAll(errno: number): void {
-    for (const unique of this.#record.waiters.keys()) this.#table.cancel(this.#record, unique, errno);
+    for (const unique of this.waiting()) this.#table.cancel(this.#record, unique, errno);
   }
 
   /**

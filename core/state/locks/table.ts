@@ -1,9 +1,16 @@
-import { Errno } from '../../backend/index.js';
+import { Errno, LockHold } from '../../backend/index.js';
 import { inTurns } from '../in-turns.js';
 import { wouldDeadlock } from './deadlock.js';
 import { FileRanges, type Range } from './file-ranges.js';
 import { OwnerRanges } from './owner-ranges.js';
-import { type Claim, type FileLocks, findBlocker, type Owner, type Waiter } from './records.js';
+import {
+  type Claim,
+  type Elsewhere,
+  type FileLocks,
+  findBlocker,
+  type Owner,
+  type Waiter,
+} from './records.js';
 import { LockSession } from './session.js';
 import { defaultLockLimits, type LockLimits } from './limits.js';
 import {
@@ -23,6 +30,8 @@ export interface LockTableOptions<N> {
   readonly retain?: (node: N) => void;
   /** Called when the table no longer refers to a node. */
   readonly release?: (node: N) => void;
+  /** Called when locks on a node, or requests for them, may have become less. */
+  readonly loosened?: (node: N) => void;
 }
 
 /** A range that an owner has locked; with UNLOCK, one that is no longer. */
@@ -63,6 +72,7 @@ export interface SessionRecord<N> {
   readonly id: number;
   readonly owners: Map<bigint, Owner<N>>;
   readonly waiters: Map<bigint, Waiter<N>>;
+  readonly elsewhere: Map<bigint, Elsewhere<N>>;
   maxWaiters: number;
   locks: number;
   closed: boolean;
@@ -198,6 +208,9 @@ export class LockTable<N> {
    * @returns a promise if there are many.
    */
   dropHandle(session: SessionRecord<N>, node: N, handle: number): Promise<void> | undefined {
+    for (const [unique, waiter] of session.elsewhere) {
+      if (waiter.node === node && waiter.handle === handle) this.cancel(session, unique, Errno.EBADF);
+    }
     const file = this.#files.get(node);
     if (file === undefined || session.owners.size === 0) return undefined;
     for (const waiter of file.waiters) {
@@ -226,6 +239,12 @@ export class LockTable<N> {
 
   /** Ends one parked request. @returns whether it was there. */
   cancel(session: SessionRecord<N>, unique: bigint, errno: number): boolean {
+    const elsewhere = session.elsewhere.get(unique);
+    if (elsewhere !== undefined) {
+      this.arrived(session, unique);
+      elsewhere.cancel(errno);
+      return true;
+    }
     const waiter = session.waiters.get(unique);
     if (waiter === undefined) return false;
     this.#end(waiter, errno);
@@ -239,7 +258,8 @@ export class LockTable<N> {
    */
   closeSession(session: SessionRecord<N>, errno: number): Promise<void> | undefined {
     session.closed = true;
-    for (const unique of session.waiters.keys()) this.cancel(session, unique, errno);
+    for (const unique of [...session.waiters.keys(), ...session.elsewhere.keys()])
+      this.cancel(session, unique, errno);
     const held: Touched<N>[] = [];
     for (const owner of session.owners.values()) for (const file of owner.files) held.push({ file, owner });
     const dropped = this.#dropAll(session, held, () => ({ posix: true, flock: true }));
@@ -247,6 +267,35 @@ export class LockTable<N> {
     if (dropped !== undefined) return dropped.then(end);
     end();
     return undefined;
+  }
+
+  /**
+   * Parks a request that waits for somebody outside of the table.
+   * @returns 0 or a positive errno.
+   */
+  waitElsewhere(session: SessionRecord<N>, unique: bigint, waiter: Elsewhere<N>): number {
+    if (session.waiters.has(unique) || session.elsewhere.has(unique)) return Errno.EINVAL;
+    if (!this.#mayWait(session)) return Errno.ENOLCK;
+    session.elsewhere.set(unique, waiter);
+    this.#waiters += 1;
+    return 0;
+  }
+
+  /** Ends what {@link waitElsewhere} has begun, if it is not ended. */
+  arrived(session: SessionRecord<N>, unique: bigint): void {
+    if (session.elsewhere.delete(unique)) this.#waiters -= 1;
+  }
+
+  /** What the locks on a node need, and those that are waited for here. */
+  strongest(node: N): LockHold {
+    const file = this.#files.get(node);
+    if (file === undefined) return LockHold.NONE;
+    // If several owners have a flock, all of these are shared.
+    const [flock] = file.flock.values();
+    if (file.ranges.hasExclusive || flock?.type === LockType.WRITE) return LockHold.EXCLUSIVE;
+    for (const { claim } of file.waiters) if (claim.type === LockType.WRITE) return LockHold.EXCLUSIVE;
+    const isLocked = file.posix.size > 0 || file.flock.size > 0 || file.waiters.size > 0;
+    return isLocked ? LockHold.SHARED : LockHold.NONE;
   }
 
   /** The files on which there are locks or parked requests. */
@@ -283,7 +332,8 @@ export class LockTable<N> {
   sessionRecord(id: number, maxWaiters = this.#limits.sessionWaiters): SessionRecord<N> {
     let session = this.#sessions.get(id);
     if (session === undefined) {
-      session = { id, owners: new Map(), waiters: new Map(), maxWaiters, locks: 0, closed: false };
+      const maps = { owners: new Map(), waiters: new Map(), elsewhere: new Map() };
+      session = { id, ...maps, maxWaiters, locks: 0, closed: false };
       this.#sessions.set(id, session);
     }
     session.maxWaiters = maxWaiters;
@@ -317,8 +367,7 @@ export class LockTable<N> {
     if (done === undefined || unique === undefined) return Errno.EAGAIN;
     if (claim.kind === 'posix' && wouldDeadlock(claim)) return Errno.EDEADLK;
     if (session.waiters.has(unique)) return Errno.EINVAL;
-    const full = session.waiters.size >= session.maxWaiters || this.#waiters >= this.#limits.totalWaiters;
-    if (full || session.closed) return Errno.ENOLCK;
+    if (!this.#mayWait(session)) return Errno.ENOLCK;
     const since = performance.now();
     const waiter: Waiter<N> = { claim, unique, sequence: this.#serial++, since, blocker, done };
     session.waiters.set(unique, waiter);
@@ -327,6 +376,11 @@ export class LockTable<N> {
     this.#block(waiter, blocker);
     this.#waiters += 1;
     return PARKED;
+  }
+
+  #mayWait({ waiters, elsewhere, maxWaiters, closed }: SessionRecord<N>): boolean {
+    if (closed || waiters.size + elsewhere.size >= maxWaiters) return false;
+    return this.#waiters < this.#limits.totalWaiters;
   }
 
   #grant(session: SessionRecord<N>, claim: Claim<N>): number {
@@ -507,10 +561,12 @@ export class LockTable<N> {
       const session = this.#sessions.get(owner.session);
       if (session?.owners.get(owner.id) === owner) session.owners.delete(owner.id);
     }
-    if (file.posix.size > 0 || file.flock.size > 0 || file.waiters.size > 0) return;
-    if (this.#files.get(file.node) !== file) return;
-    this.#files.delete(file.node);
-    this.#options.release?.(file.node);
+    if (file.posix.size === 0 && file.flock.size === 0 && file.waiters.size === 0) {
+      if (this.#files.get(file.node) !== file) return;
+      this.#files.delete(file.node);
+    }
+    this.#options.loosened?.(file.node);
+    if (!this.#files.has(file.node)) this.#options.release?.(file.node);
   }
 
   #hasRoom(session: SessionRecord<N>, more: number): boolean {

@@ -12,6 +12,7 @@ import {
   FileType,
   FsError,
   type Health,
+  type LockHold,
   type Metric,
   type NodeKey,
   OpenFlags,
@@ -485,6 +486,15 @@ class Routed implements Backend<RoutedNode> {
 
   release({ mount, inner }: RoutedNode, file: unknown): Awaitable<void> {
     return mount?.backend.release?.(inner, file);
+  }
+
+  lock(
+    { mount, inner }: RoutedNode,
+    hold: LockHold,
+    isWaiting: boolean,
+    context: Context | undefined,
+  ): Awaitable<void> {
+    return mount?.backend.lock?.(inner, hold, isWaiting, context);
   }
 
   fsync({ mount, inner }: RoutedNode, file: unknown, dataOnly: boolean, context: Context): Awaitable<void> {

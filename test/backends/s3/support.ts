@@ -16,6 +16,7 @@ import type { PutObjectCommandInput } from '@aws-sdk/client-s3';
 import { request } from 'undici';
 import type { Dispatcher } from 'undici';
 import { FsError, type Context, type GuestBuffer, type HostBuffer } from '../../../core/backend/index.js';
+import { LeasedBackend } from '../../../backends/s3/leased-backend.js';
 import { ReadingBackend } from '../../../backends/s3/reading-backend.js';
 import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Directory, Node } from '../../../backends/s3/tree/nodes.js';
@@ -179,6 +180,11 @@ export class TestBucket {
   }
 }
 
+function backendOf(options: S3Options): ReadingBackend {
+  if (options.sharing === 'leases') return new LeasedBackend(options);
+  return options.readOnly ? new ReadingBackend(options) : new WritableBackend(options);
+}
+
 /** A mounted backend, driven by paths. */
 export class Mount {
   readonly backend: WritableBackend;
@@ -203,7 +209,7 @@ export class Mount {
     traces?: ReadonlyMap<string, string>,
   ): Promise<Mount> {
     const parsed = await optionsOf(bucket, { writebackDelay: 0, ...options });
-    const backend = parsed.readOnly ? new ReadingBackend(parsed) : new WritableBackend(parsed);
+    const backend = backendOf(parsed);
     const log = keepingLog();
     if (traces !== undefined) backend.recovery.retrace!(traces);
     const root = await backend.mount({ log, createBuffer: heapBuffer });
@@ -346,5 +352,5 @@ export async function mountBucket(
   options: Record<string, unknown> = {},
   settings: Partial<ExportOptions> = {},
 ): Promise<MountedExport> {
-  return MountedExport.open(new WritableBackend(await optionsOf(bucket, options)), { settings });
+  return MountedExport.open(backendOf(await optionsOf(bucket, options)), { settings });
 }
