@@ -2,9 +2,9 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { accessSync, constants, mkdirSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { findKernel } from './kernel.js';
+import { findKernel, hasDriver, type Kernel } from './kernel.js';
 import { findQemu } from './programs.js';
-import type { Accelerator } from './qemu.js';
+import { type Accelerator, machineArguments, type MachineType } from './qemu.js';
 import { findUml, UML_MEMORY_FOLDER, whyNotUml, type MachineWishes } from './uml.js';
 
 /** A probe that takes longer has hung. */
@@ -12,6 +12,7 @@ const KVM_TIMEOUT_MS = 8000;
 const UML_TIMEOUT_MS = 60_000;
 
 let kvmWorks: Promise<boolean> | undefined;
+let microvmWorks: Promise<boolean> | undefined;
 
 /**
  * Chooses KVM if it works, else TCG. KVM counts as working only if `kernel` has booted with it:
@@ -21,6 +22,20 @@ let kvmWorks: Promise<boolean> | undefined;
 export async function chooseAccelerator(qemu: string, kernel: string): Promise<'kvm' | 'tcg'> {
   kvmWorks ??= testKvm(qemu, kernel);
   return (await kvmWorks) ? 'kvm' : 'tcg';
+}
+
+/**
+ * Chooses what QEMU emulates: `microvm` with KVM, if one has booted here and the kernel has the
+ * driver of its devices; else `q35`.
+ */
+export async function chooseMachine(
+  qemu: string,
+  kernel: Kernel,
+  accelerator: 'kvm' | 'tcg',
+): Promise<MachineType> {
+  if (accelerator !== 'kvm' || !hasDriver(kernel, 'drivers/virtio/virtio_mmio')) return 'q35';
+  microvmWorks ??= remembered('microvm', () => boots(qemu, kernel.image, 'microvm'));
+  return (await microvmWorks) ? 'microvm' : 'q35';
 }
 
 /**
@@ -77,7 +92,7 @@ async function testKvm(qemu: string, kernel: string): Promise<boolean> {
   } catch {
     return false;
   }
-  return remembered('kvm', () => boots(qemu, kernel));
+  return remembered('kvm', () => boots(qemu, kernel, 'q35'));
 }
 
 /** The result of a test, which is kept in a file until the host reboots, unless it is undefined. */
@@ -110,8 +125,8 @@ function verdictFile(name: string): string {
 }
 
 /** Boots the kernel without a root file system. */
-function boots(qemu: string, kernel: string): Promise<boolean> {
-  const machine = ['-M', 'q35,accel=kvm', '-cpu', 'max', '-m', '256M', '-no-reboot', '-serial', 'stdio'];
+function boots(qemu: string, kernel: string, type: MachineType): Promise<boolean> {
+  const machine = machineArguments(type, 'kvm', 256).concat('-cpu', 'max', '-no-reboot', '-serial', 'stdio');
   const boot = ['-kernel', kernel, '-append', 'console=ttyS0 panic=-1'];
   const args = ['-nodefaults', '-no-user-config', '-display', 'none', ...machine, ...boot];
   return panics(spawn(qemu, args, { stdio: ['ignore', 'pipe', 'ignore'], detached: true }), KVM_TIMEOUT_MS);

@@ -9,15 +9,21 @@ import { PassThrough, Readable, type Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { nameBytes, UsageError } from '../backend/index.js';
-import { chooseAccelerator } from './choose-accelerator.js';
+import { chooseAccelerator, chooseMachine } from './choose-accelerator.js';
 import { packInitramfs, quote } from './initramfs.js';
-import { findKernel, readModules } from './kernel.js';
+import { findKernel, type Kernel, readModules } from './kernel.js';
 import { Ports, passUntil } from './ports.js';
 import { packPrograms } from './host-programs.js';
 import { findQemu, readBusybox } from './programs.js';
 import { UmlRelay } from './relay.js';
 import { TemporaryFolder } from './temporary-folder.js';
-import { qemuArguments, type Accelerator, type GuestShare } from './qemu.js';
+import {
+  type Accelerator,
+  type GuestShare,
+  type MachineType,
+  MICROVM_SHARES,
+  qemuArguments,
+} from './qemu.js';
 import { findUml, inParts, LINES, UML_PORTS, umlArguments, umlEnvironment, whyNotUml } from './uml.js';
 
 /** A guest to boot. */
@@ -39,6 +45,8 @@ export interface GuestOptions {
   readonly cpus?: number | undefined;
   /** Default: KVM if it works, else TCG. */
   readonly accelerator?: Accelerator | undefined;
+  /** What QEMU emulates. Default: `microvm` with KVM where that boots, else `q35`. */
+  readonly machine?: MachineType | undefined;
   /**
    * Kernel image. Default: the newest with virtio-fs in `.cache/guest` of the package or in
    * `/boot`.
@@ -173,6 +181,7 @@ export class Guest implements AsyncDisposable {
       { programs: packPrograms(options.programs ?? []) },
     );
     const accelerator = options.accelerator ?? (await chooseAccelerator(qemu, kernel.image));
+    const type = await machineFor(options, qemu, kernel, accelerator);
     options.signal?.throwIfAborted();
     const temporary = new TemporaryFolder();
     const folder = temporary.path;
@@ -180,6 +189,7 @@ export class Guest implements AsyncDisposable {
       await writeFile(join(folder, 'initramfs'), initramfs);
       const ports = await Ports.listen(folder);
       const args = qemuArguments({
+        type,
         accelerator,
         memory: options.memory ?? 512,
         cpus: options.cpus ?? 1,
@@ -423,6 +433,21 @@ export class Guest implements AsyncDisposable {
     const tail = this.#console.replaceAll('\r', '').trim();
     return new GuestError(tail === '' ? what : `${what}. Its console said:\n${tail}`);
   }
+}
+
+/** @throws UsageError for a microvm that has no place for the shares. */
+async function machineFor(
+  { machine, shares, qemuArguments: more = [] }: GuestOptions,
+  qemu: string,
+  kernel: Kernel,
+  accelerator: 'kvm' | 'tcg',
+): Promise<MachineType> {
+  const hasPlace = shares.length <= MICROVM_SHARES;
+  if (machine === 'microvm' && !hasPlace)
+    throw new UsageError(`a microvm has at most ${MICROVM_SHARES} shares, not ${shares.length}`);
+  if (machine !== undefined) return machine;
+  // What is given for QEMU may be for a PC.
+  return hasPlace && more.length === 0 ? chooseMachine(qemu, kernel, accelerator) : 'q35';
 }
 
 /**

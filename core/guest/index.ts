@@ -5,7 +5,7 @@
  *
  * - `guest.ts`: a guest from start to end. `qemu.ts`, `uml.ts`: how each of the two is started.
  *   `relay.ts`: what User-Mode Linux needs to use daemons that serve QEMU.
- * - `choose-accelerator.ts`: whether KVM and User-Mode Linux work here.
+ * - `choose-accelerator.ts`: whether KVM and User-Mode Linux work here, and what QEMU emulates.
  * - `kernel.ts`, `programs.ts`: finds a kernel with virtio-fs, QEMU and busybox.
  * - `host-programs.ts`: programs of this host for the guest.
  * - `initramfs.ts`, `cpio.ts`, `init.ts`: the initial root file system, and the script that runs
@@ -15,5 +15,5 @@
  */
 export { chooseForTrusted } from './choose-accelerator.js';
 export { Guest, GuestError, type GuestOptions, type RunOptions, type RunResult } from './guest.js';
-export type { Accelerator, GuestShare } from './qemu.js';
+export type { Accelerator, GuestShare, MachineType } from './qemu.js';
 export { TemporaryFolder } from './temporary-folder.js';

@@ -30,9 +30,9 @@ export interface KernelModule {
 const MODULES = [
   'drivers/virtio/virtio_ring',
   'drivers/virtio/virtio',
-  'drivers/virtio/virtio_pci_modern_dev',
-  'drivers/virtio/virtio_pci_legacy_dev',
-  'drivers/virtio/virtio_pci',
+  ...['virtio_pci_modern_dev', 'virtio_pci_legacy_dev', 'virtio_pci', 'virtio_mmio'].map(
+    (name) => `drivers/virtio/${name}`,
+  ),
   'drivers/char/virtio_console',
   'fs/fuse/fuse',
   'fs/fuse/virtiofs',
@@ -120,6 +120,13 @@ function kernelRelease(image: string): string {
 function moduleFile(modules: string, name: string): string | undefined {
   const path = join(modules, 'kernel', `${name}.ko`);
   return ['', '.xz', '.zst', '.gz'].map((suffix) => path + suffix).find((file) => existsSync(file));
+}
+
+/** Whether a kernel has a driver, as a module or built in. */
+export function hasDriver({ modules }: Kernel, name: string): boolean {
+  if (modules === undefined || moduleFile(modules, name) !== undefined) return true;
+  const list = join(modules, 'modules.builtin');
+  return existsSync(list) && readFileSync(list, 'utf8').includes(`${name}.ko`);
 }
 
 /** Reads the modules that a guest loads, in order, decompressed. */

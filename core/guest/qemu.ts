@@ -4,6 +4,15 @@
  */
 export type Accelerator = 'kvm' | 'tcg' | 'uml';
 
+/**
+ * What QEMU emulates: a PC with PCI Express, or a machine without buses, whose devices are at fixed
+ * addresses (virtio-mmio), and which starts sooner.
+ */
+export type MachineType = 'q35' | 'microvm';
+
+/** Most shares of a microvm: it has 24 places for devices, one of which the ports have. */
+export const MICROVM_SHARES = 23;
+
 /** The virtio-serial ports. Each has a socket `NAME.sock` in the guest's folder. */
 export const PORTS = ['control', 'alive', 'stdin', 'stdout', 'stderr'] as const;
 export type PortName = (typeof PORTS)[number] | 'console';
@@ -29,6 +38,7 @@ export interface GuestShare {
 
 /** A machine to start. */
 export interface Machine {
+  readonly type: MachineType;
   readonly accelerator: Accelerator;
   /** In MiB. */
   readonly memory: number;
@@ -45,11 +55,25 @@ export interface Machine {
 }
 
 /**
+ * QEMU's arguments for a machine without devices.
+ * @param memory in MiB. vhost-user devices have it in common with their servers.
+ */
+export function machineArguments(type: MachineType, accelerator: string, memory: number): string[] {
+  const args = ['-m', `${memory}M`, '-object', `memory-backend-memfd,id=mem,size=${memory}M,share=on`];
+  const common = `accel=${accelerator},memory-backend=mem`;
+  if (type === 'q35') return [...args, '-M', `q35,${common}`];
+  // With ACPI it has more than eight places for devices; its clock tells the time of day.
+  const microvm = `microvm,acpi=on,rtc=on,${common}`;
+  return [...args, '-M', microvm, '-global', 'virtio-mmio.force-legacy=false'];
+}
+
+/**
  * QEMU's arguments. The machine has only its shares, its ports, and a serial line for kernel
  * messages.
  */
 export function qemuArguments(machine: Machine): string[] {
   const { folder, memory } = machine;
+  const devices = machine.type === 'q35' ? 'pci' : 'device';
   const kernelLine = [
     'console=ttyS0',
     'quiet',
@@ -61,20 +85,11 @@ export function qemuArguments(machine: Machine): string[] {
     'random.trust_cpu=on',
   ];
   const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'stdio'];
-  args.push(
-    '-M',
-    `q35,accel=${machine.accelerator}`,
-    '-cpu',
-    'max',
-    '-smp',
-    `${machine.cpus}`,
-    '-m',
-    `${memory}M`,
-  );
-  args.push('-object', `memory-backend-memfd,id=mem,size=${memory}M,share=on`, '-numa', 'node,memdev=mem');
+  args.push(...machineArguments(machine.type, machine.accelerator, memory));
+  args.push('-cpu', 'max', '-smp', `${machine.cpus}`);
   args.push('-kernel', machine.kernel, '-initrd', machine.initramfs);
   args.push('-append', [...kernelLine, machine.append].join(' ').trim());
-  args.push('-device', 'virtio-serial-pci');
+  args.push('-device', `virtio-serial-${devices}`);
   args.push(
     '-chardev',
     socket('console', `${folder}/console.sock`),
@@ -90,7 +105,7 @@ export function qemuArguments(machine: Machine): string[] {
     args.push('-chardev', socket(`share${index}`, share.socket));
     args.push(
       '-device',
-      `vhost-user-fs-pci,chardev=share${index},tag=${comma(share.tag)},num-request-queues=${queues}`,
+      `vhost-user-fs-${devices},chardev=share${index},tag=${comma(share.tag)},num-request-queues=${queues}`,
     );
   }
   return [...args, ...machine.qemuArguments];

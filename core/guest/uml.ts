@@ -59,16 +59,18 @@ export interface MachineWishes {
   readonly memory?: number | undefined;
   readonly cpus?: number | undefined;
   readonly kernel?: string | undefined;
+  readonly machine?: string | undefined;
   readonly qemu?: string | undefined;
   readonly qemuArguments?: readonly string[] | undefined;
 }
 
 /** What of a guest's options only QEMU has, as an error's text; undefined if nothing is. */
 export function whyNotUml(wishes: MachineWishes): string | undefined {
-  const { cpus = 1, kernel, qemu, qemuArguments: more = [] } = wishes;
+  const { cpus = 1, kernel, qemu, machine, qemuArguments: more = [] } = wishes;
   if (cpus > 1) return `User-Mode Linux has one processor, not ${cpus}`;
   if (kernel !== undefined) return `User-Mode Linux is a kernel itself and takes no ${kernel}`;
-  if (qemu !== undefined || more.length > 0) return 'User-Mode Linux takes nothing that is for QEMU';
+  if (qemu !== undefined || machine !== undefined || more.length > 0)
+    return 'User-Mode Linux takes nothing that is for QEMU';
   return undefined;
 }
 

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream';
 import type { Logger } from '../backend/index.js';
-import type { Accelerator } from '../guest/index.js';
+import type { Accelerator, MachineType } from '../guest/index.js';
 import type { BackendSource } from '../plugins/index.js';
 import type { Base } from './base.js';
 import type { NetworkOptions } from './network/proxy.js';
@@ -74,6 +74,11 @@ export interface SandboxOptions {
    * this host like any other.
    */
   readonly accelerator?: Accelerator | undefined;
+  /**
+   * What QEMU emulates; a microvm has at most 20 mounts, and starts sooner. Default: `microvm` with
+   * KVM where that boots, else `q35`.
+   */
+  readonly machine?: MachineType | undefined;
   /** Kernel image. Default: the newest with virtio-fs. */
   readonly kernel?: string | undefined;
   /** QEMU's program. Default: `qemu-system-x86_64` from PATH. */

@@ -189,9 +189,9 @@ export class Sandbox implements AsyncDisposable {
     }
     const late = timeout === undefined ? [] : [AbortSignal.timeout(timeout * 1000)];
     const ends = [this.#ending.signal, ...(signal === undefined ? [] : [signal]), ...late];
-    const { memory, cpus, accelerator, kernel, qemu, append } = this.#options;
-    const machine = { memory, cpus, accelerator, kernel, qemu, append, console };
-    const guest = await Guest.boot({ ...machine, shares, signal: AbortSignal.any(ends) });
+    const { memory, cpus, accelerator, machine, kernel, qemu, append } = this.#options;
+    const options = { memory, cpus, accelerator, machine, kernel, qemu, append, console };
+    const guest = await Guest.boot({ ...options, shares, signal: AbortSignal.any(ends) });
     this.#guest = guest;
     const binds: Mount[] = shared.map(({ path }, index) => ({ from: `/shares/mount${index}`, to: path }));
     const errors = new PassThrough();

@@ -150,12 +150,49 @@ for (const accelerator of [undefined, 'uml'] as const)
     },
   );
 
+/** Without KVM a microvm has nothing else that tells how fast its clock is while the host is busy. */
+function hostKilohertz(): number {
+  const [, megahertz] = /^cpu MHz\s*: ([\d.]+)/m.exec(readFileSync('/proc/cpuinfo', 'utf8')) ?? [];
+  return Math.round(Number(megahertz ?? 2000) * 1000);
+}
+
+it('a microvm mounts its shares, runs commands, and switches itself off', async () => {
+  const served = await DaemonWithGuests.boot(
+    [{ backend: { type: 'memfs' } }, { backend: { type: 'memfs' }, tag: 'second', readOnly: true }],
+    { accelerator: 'tcg', machine: 'microvm', append: `tsc_early_khz=${hostKilohertz()}` },
+  );
+  try {
+    const sent = randomBytes(1_000_000);
+    const stdout = new PassThrough();
+    const got = buffer(stdout);
+    const script = `[ -e /sys/bus/pci/devices/* ] && exit 9
+      cat > bytes && cat bytes; date +%s > now; touch second/x`;
+    const stdin = Readable.from([sent]);
+    assert.equal(await served.guest.run(script, { stdin, stdout }), 1);
+    stdout.end();
+    assert.ok((await got).equals(sent));
+    const { stdout: now } = await served.guest.exec('cat now');
+    assert.ok(Math.abs(Number(now) - Date.now() / 1000) < 600, now);
+  } finally {
+    await served[Symbol.asyncDispose]();
+  }
+  await assert.rejects(
+    Guest.boot({
+      shares: Array.from({ length: 24 }, () => ({ tag: 'x', socket: '/none', mountPoint: '/mnt' })),
+      accelerator: 'tcg',
+      machine: 'microvm',
+    }),
+    /at most 23 shares, not 24/,
+  );
+});
+
 it('a guest of User-Mode Linux refuses what only QEMU has', async () => {
   for (const [options, what] of [
     [{ cpus: 2 }, /one processor, not 2/],
     [{ kernel: '/boot/x' }, /takes no \/boot\/x/],
     [{ qemu: 'qemu' }, /for QEMU/],
     [{ qemuArguments: ['-s'] }, /for QEMU/],
+    [{ machine: 'microvm' }, /for QEMU/],
   ] as const) {
     await assert.rejects(Guest.boot({ shares: [], accelerator: 'uml', ...options }), what);
   }

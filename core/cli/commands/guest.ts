@@ -65,6 +65,12 @@ export const guestSchema = z.strictObject({
       'uml is User-Mode Linux, at native speed without KVM, for trusted commands; ' +
         'default: kvm where it works, for guest else uml where it works, else tcg',
     ),
+  machine: z
+    .enum(['q35', 'microvm'])
+    .optional()
+    .describe(
+      'what QEMU emulates: microvm starts sooner; default: microvm with kvm where it boots, else q35',
+    ),
   kernel: z
     .string()
     .optional()

@@ -33,6 +33,7 @@ export const startSchema = z.strictObject({
   files: number.optional(),
   timeout: number.optional(),
   accelerator: z.enum(['kvm', 'tcg', 'uml']).optional(),
+  machine: z.enum(['q35', 'microvm']).optional(),
   kernel: text.optional(),
   qemu: text.optional(),
   append: text.optional(),
