@@ -1,5 +1,6 @@
-import { mkdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { createWriteStream, mkdirSync, realpathSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { sandbox, type Sandbox } from 'virtiofs-kit/sandbox';
 
 /*
@@ -10,8 +11,11 @@ import { sandbox, type Sandbox } from 'virtiofs-kit/sandbox';
  *     node agent.js DIRECTORY TEST-COMMAND [uml] -- PATCH-COMMAND...
  *
  * The test command prints a number: fewer is better. It is run for each patch, a shell command that
- * stands for what a model would have come up with.
+ * stands for what a model would have come up with. A patch or a test that fails is out of question.
  */
+
+/** `S_IFREG` of stat(2). */
+const REGULAR = 0o100000;
 
 const words = process.argv.slice(2);
 const split = words.indexOf('--');
@@ -37,19 +41,23 @@ try {
   const forks = await best.fork(patches.length);
   for (const [index, fork] of forks.entries()) {
     const patch = patches[index]!;
-    await fork.exec(patch);
-    const score = await scoreOf(fork);
+    const { exitCode } = await fork.exec(patch);
+    const score = exitCode === 0 ? await scoreOf(fork) : Number.POSITIVE_INFINITY;
     console.log(`${patch}: ${score}`);
     const loser = score < bestScore ? best : fork;
     if (loser === best) [best, bestScore] = [fork, score];
     await loser.stop();
   }
-  for (const { kind, path } of await best.diff()) {
-    if (kind === 'removed' || !path.startsWith(`${cwd}/`)) continue;
-    if (((await best.files.stat(path)).mode & 0o170000) !== 0o100000) continue;
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, await best.files.readFile(path));
-    console.log(`merged ${path}`);
+  for (const change of await best.diff(cwd)) {
+    const { kind, path } = change;
+    const after = await change.after();
+    if (kind === 'removed') rmSync(path, { recursive: true, force: true });
+    else if (after?.type !== REGULAR) continue;
+    else {
+      mkdirSync(dirname(path), { recursive: true });
+      await pipeline(after.stream(), createWriteStream(path, { mode: after.attributes.mode & 0o777 }));
+    }
+    console.log(`${kind} ${path}`);
   }
 } finally {
   await best.stop();

@@ -150,7 +150,7 @@ for (const accelerator of [undefined, 'uml'] as const)
     },
   );
 
-/** Without KVM a microvm has nothing else that tells how fast its clock is while the host is busy. */
+/** Without KVM a microvm has nothing else that tells its clock's rate while the host is busy. */
 function hostKilohertz(): number {
   const [, megahertz] = /^cpu MHz\s*: ([\d.]+)/m.exec(readFileSync('/proc/cpuinfo', 'utf8')) ?? [];
   return Math.round(Number(megahertz ?? 2000) * 1000);
