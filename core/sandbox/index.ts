@@ -25,6 +25,6 @@ export { SandboxCommand } from './command.js';
 export type { TerminalSize } from './agent.js';
 export type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 export { type Aspect, FileVersion, type SandboxChange, SandboxDifference } from './differences.js';
-export { sandbox, Sandbox, type ExecResult, type StreamOptions } from './sandbox.js';
+export { sandbox, Sandbox, type ExecResult, type StreamOptions, type Terminal } from './sandbox.js';
 export type { FileEvent } from './watch.js';
 export type { NetworkOptions } from './network/proxy.js';

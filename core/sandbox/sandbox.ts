@@ -7,6 +7,7 @@ import { PassThrough, Readable, type Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { finished } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ReadStream, WriteStream } from 'node:tty';
 import { type Backend, type Logger, nameBytes, UsageError, wrap } from '../backend/index.js';
 import { hostBuffer } from '../memory/index.js';
 import { routed } from '../wrappers/index.js';
@@ -63,6 +64,12 @@ export interface StreamOptions extends SpawnOptions {
   readonly stdin?: Readable | string | Uint8Array | undefined;
   /** Gives it a terminal of this size in the place of pipes. */
   readonly tty?: TerminalSize | undefined;
+}
+
+/** A terminal of this program. */
+export interface Terminal {
+  readonly input: ReadStream;
+  readonly output: WriteStream;
 }
 
 /** The result of a command. */
@@ -342,6 +349,39 @@ export class Sandbox implements AsyncDisposable {
       buffer(started.stderr),
     ]);
     return { exitCode, stdout: stdout.toString(), stderr: stderr.toString() };
+  }
+
+  /**
+   * Runs a shell, or another command, on a terminal of this program, which shows it as it is.
+   * @param terminal default: standard input and output.
+   * @returns its exit code.
+   * @throws UsageError where these are no terminal; otherwise as {@link spawn}.
+   */
+  async shell(
+    command: string | readonly string[] = ['sh'],
+    { input = process.stdin, output = process.stdout }: Partial<Terminal> = {},
+  ): Promise<number> {
+    if (!input.isTTY || !output.isTTY) throw new UsageError('a shell needs a terminal, for input and output');
+    // A terminal without a known size reports 0.
+    const size = (): TerminalSize => ({ columns: output.columns || 80, rows: output.rows || 24 });
+    // Of a stream of its own, nothing stays behind at the terminal.
+    const stdin = new PassThrough();
+    const shell = await this.spawn(command, { stdin, tty: size() });
+    const resize = (): void => shell.resize(size());
+    input.setRawMode(true);
+    input.pipe(stdin);
+    output.on('resize', resize);
+    try {
+      shell.stdout.pipe(output, { end: false });
+      const [exitCode] = await Promise.all([shell.exitCode, finished(shell.stdout)]);
+      return exitCode;
+    } finally {
+      output.off('resize', resize);
+      input.setRawMode(false);
+      input.unpipe(stdin);
+      input.pause();
+      stdin.destroy();
+    }
   }
 
   /**

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -504,6 +504,8 @@ it('an image gives a sandbox its files, environment, user and folder, and takes 
       ...machine,
       image: layout(folder, layers, { config }),
       env: { OTHER: 'own' },
+      size: 4 << 20,
+      files: 100,
     });
     assert.deepEqual(await box.exec(box.command()), {
       exitCode: 0,
@@ -512,6 +514,13 @@ it('an image gives a sandbox its files, environment, user and folder, and takes 
     });
     const { stdout } = await box.exec('pwd; echo $FROM $OTHER $HOME; cat /etc/removed || echo gone');
     assert.equal(stdout, '/srv/made\nimage own /home/app\ngone\n');
+    const full = await box.exec(`busybox dd if=/dev/zero of=/srv/full bs=64k count=99; busybox rm /srv/full
+      i=0; while [ $i -lt 200 ] && busybox touch /srv/$i 2>/dev/null; do i=$((i + 1)); done; echo $i
+      busybox touch /srv/over; busybox rm /srv/[0-9]*; echo over > /srv/over && cat /srv/over; busybox rm /srv/over`);
+    assert.match(full.stderr, /writing '\/srv\/full': No space left on device\n/);
+    assert.match(full.stderr, /\/srv\/over: No space left on device\n$/);
+    assert.match(full.stdout, /^(9\d|8\d)\nover\n$/);
+    assert.equal(box.usage().bytes < 4 << 20, true);
     await box.exec('echo new > /srv/new; busybox rm /etc/group', { user: 'root' });
     await box.commit(target, 'next');
   }
@@ -569,6 +578,54 @@ it('what a killed process has left of its sandbox is removed by the next one, wh
   assert.match(await text(next.stdout), /caught\r+\n$/);
   assert.deepEqual(await ended, [9, null]);
   assert.deepEqual(readdirSync(temporary), []);
+});
+
+it('the second Ctrl-C ends a sandbox whose command goes on', async () => {
+  const temporary = join(folder, 'interrupted');
+  mkdirSync(temporary);
+  const uml = machine.accelerator === undefined ? [] : ['--accelerator', machine.accelerator];
+  const script = "trap 'echo caught' INT; echo up; while :; do sleep 0.1; done";
+  const child = spawn(process.execPath, [program, 'sandbox', ...uml, '--', 'sh', '-c', script], {
+    env: { ...process.env, TMPDIR: temporary },
+    cwd: '/',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  after(() => child.kill('SIGKILL'));
+  const ended = once(child, 'exit');
+  await said(child.stdout, 'up');
+  child.kill('SIGINT');
+  await said(child.stdout, 'caught');
+  const machines = childrenOf(child.pid!);
+  child.kill('SIGINT');
+  assert.deepEqual(await ended, [130, null]);
+  await until(() => !machines.some((pid) => isThere(pid)), 'the end of its machine');
+});
+
+it('a program gives its terminal to a shell, gets it back, and ends by itself', async () => {
+  const source = `import { sandbox } from '${import.meta.resolve('../../core/sandbox/index.js')}';
+    const box = await sandbox({ ...${JSON.stringify(machine)}, memory: 256 });
+    console.log(\`code \${await box.shell()} \${process.stdin.isRaw}\`);
+    console.log(\`code \${await box.shell('echo again; exit 4')}\`);
+    await box.stop();`;
+  const file = join(folder, 'shell.mjs');
+  writeFileSync(file, source);
+  const terminal = spawn(
+    'script',
+    ['-qec', `stty cols 77 rows 11; ${process.execPath} ${file}`, '/dev/null'],
+    {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    },
+  );
+  after(() => terminal.kill('SIGKILL'));
+  const ended = once(terminal, 'close');
+  await said(terminal.stdout, '# ');
+  terminal.stdin.write('stty size; echo $((6 * 7)); exit 3\r');
+  const rest = await text(terminal.stdout);
+  assert.match(rest, /\n11 77\r+\n42\r+\n[^]*code 3 false\r+\nagain\r+\ncode 4\r+\n$/);
+  assert.deepEqual(await ended, [0, null]);
+  const { status, stderr } = spawnSync(process.execPath, [file], { input: '', encoding: 'utf8' });
+  assert.equal(status, 1);
+  assert.match(stderr, /a shell needs a terminal/);
 });
 
 function childrenOf(pid: number): number[] {
