@@ -37,6 +37,7 @@ import { threadsStarted } from '../system/started-threads.js';
 import type { Fd } from '../system/descriptors/fd.js';
 import { OwnedFd } from '../system/descriptors/owned-fd.js';
 import { memfd } from '../system/memory/memfd.js';
+import { CallList } from '../system/batches/call-list.js';
 import { prepareFaultGuard } from '../system/memory/fault-guard.js';
 import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
 import { keeperDescriptor } from '../keeper/inherited.js';
@@ -282,7 +283,9 @@ async function seal(
   log: Logger,
 ): Promise<void> {
   if (report.seccomp !== wanted.seccompAction || typeof needs === 'string' || needs.programs === true) return;
+  // Code that would else be made at first use.
   prepareFaultGuard();
+  CallList.prepare();
   await threadsStarted();
   const { network = false, machineCode = false } = needs;
   const options = { network, machineCode, listens: wanted.listens === true };

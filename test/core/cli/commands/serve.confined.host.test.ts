@@ -5,6 +5,7 @@ import { test, type TestContext } from 'node:test';
 import { serialize } from 'node:v8';
 import { LAYERS } from '../../../../core/plugins/index.js';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
+import { PAGE_SIZE } from '../../../../core/system/index.js';
 import { serve } from '../../../support/confined-daemon.js';
 import { freePort } from '../../../support/free-port.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
@@ -78,6 +79,23 @@ test(
     assert.equal(await end(), 0);
   },
 );
+
+test('machine code that requests need is there before no more can be made', skip, async (t) => {
+  const { text, pid, end } = await serve(t, '', {
+    backend: ['--backend', 'memfs'],
+    words: ['--log-level', 'debug'],
+    until: 'sealed',
+  });
+  assert.match(text, /sealed/);
+  // A page each: what makes lists of system calls, and what survives lost guest memory.
+  const regions = readFileSync(`/proc/${pid}/maps`, 'utf8').matchAll(/^(\S+)-(\S+) r-xp 0+ 00:00 0\s*$/gm);
+  const bytes = [...regions].map(([, from, to]) => Number(`0x${to}`) - Number(`0x${from}`));
+  assert.equal(
+    bytes.reduce((sum, each) => sum + each, 0),
+    2 * PAGE_SIZE,
+  );
+  assert.equal(await end(), 0);
+});
 
 test('a program that lies in an unusual folder, even in the share, is executed anew', skip, async (t) => {
   const folder = share(t);
