@@ -26,7 +26,7 @@ import {
 } from '../../core/backend/index.js';
 import { allocating, copyRange } from './content/allocation.js';
 import { PAGE_BYTES } from './content/chunk.js';
-import { inTurns } from './content/in-turns.js';
+import { inTurns } from '../../core/backend/in-turns.js';
 import { type Keys, VolumeContents } from './lasting/contents.js';
 import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './tree/inode.js';
 import { allInodes, decodeTree, emptyTree, encodeTree } from './saved-state.js';

@@ -11,7 +11,7 @@
  * - `accelerator.ts`: optional, experimental: quicker ways for the engine.
  * - `pool-turns.ts`: the thread pool, dealt to the guests of all backends.
  * - `limits.ts`: of memory, and of what comes from other hosts.
- * - `pauses.ts`: how long work makes room for others.
+ * - `pauses.ts`, `in-turns.ts`: how long work makes room for others.
  * - `permission-bits.ts`: modes among a backend's options.
  */
 export * from './attributes.js';

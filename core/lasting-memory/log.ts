@@ -13,6 +13,8 @@ export interface LogForm {
   /** 32 bits, not 0. */
   readonly magic: number;
   readonly version: number;
+  /** The oldest version that is read. Default: only `version` is. */
+  readonly oldest?: number;
 }
 
 /** Words of the header. The length of a part is stored last, and makes its records valid. */
@@ -43,7 +45,8 @@ const KEPT_WORDS = 1 << 19;
 export class RecordLog {
   readonly #memory: LogMemory;
   readonly #magic: number;
-  readonly #words: Int32Array;
+  /** All of the memory, for {@link reserve}. */
+  readonly words: Int32Array;
   readonly #bytes: Uint8Array;
   readonly #partWords: number;
   #order = 0;
@@ -52,6 +55,8 @@ export class RecordLog {
   #end = 0;
   #at = 0;
   #committed = 0;
+  /** Where its length is stored. */
+  #lengthAt = 0;
 
   /**
    * @param memory in which there is no valid log; or one that {@link readLog} has read, which is
@@ -59,25 +64,25 @@ export class RecordLog {
    */
   constructor(memory: LogMemory, { magic, version }: LogForm) {
     this.#memory = memory;
-    this.#words = memory.words;
+    this.words = memory.words;
     const { buffer, byteOffset, byteLength } = memory.words;
     this.#bytes = new Uint8Array(buffer, byteOffset, byteLength);
     this.#magic = magic;
     this.#partWords = Math.floor((memory.words.length - HEADER_WORDS) / 2);
-    if (this.#words[Header.MAGIC] === magic) {
-      this.#order = this.#words[Header.ORDER]!;
-      this.#enter(this.#part, this.#words[Header.LENGTHS + this.#part]!);
+    if (this.words[Header.MAGIC] === magic) {
+      this.#order = this.words[Header.ORDER]!;
+      this.#enter(this.#part, this.words[Header.LENGTHS + this.#part]!);
     } else {
-      const isUsed = this.#words[Header.VERSION] !== 0;
-      if (isUsed) this.#words.fill(0, Header.ORDER, HEADER_WORDS);
-      this.#words[Header.VERSION] = version;
+      const isUsed = this.words[Header.VERSION] !== 0;
+      if (isUsed) this.words.fill(0, Header.ORDER, HEADER_WORDS);
+      this.words[Header.VERSION] = version;
       this.#enter(0, 0);
     }
   }
 
   /** From here on a later process finds the log. */
   begin(): void {
-    this.#words[Header.MAGIC] = this.#magic;
+    this.words[Header.MAGIC] = this.#magic;
   }
 
   /** Whether both parts count: {@link turn} was called, and {@link leave} was not. */
@@ -110,9 +115,19 @@ export class RecordLog {
     return this.#at + words <= this.#end;
   }
 
+  /**
+   * Makes a place for words that are set in {@link words} at once. There must be room.
+   * @returns where it begins.
+   */
+  reserve(words: number): number {
+    const at = this.#at;
+    this.#at = at + words;
+    return at;
+  }
+
   /** Appends a word. There must be room. */
   put(word: number): void {
-    this.#words[this.#at++] = word;
+    this.words[this.#at++] = word;
   }
 
   /** Appends bytes, in whole words. There must be room. */
@@ -125,14 +140,14 @@ export class RecordLog {
 
   /** Words of the record at a position. */
   lengthAt(position: number): number {
-    return this.#words[position]! >>> 8;
+    return this.words[position]! >>> 8;
   }
 
   /** Appends a record that lies at an earlier position. @returns its new position. */
   copy(position: number): number {
     const words = this.lengthAt(position);
     const to = this.#at;
-    this.#words.copyWithin(to, position, position + words);
+    this.words.copyWithin(to, position, position + words);
     this.#at += words;
     return to;
   }
@@ -140,7 +155,7 @@ export class RecordLog {
   /** Makes everything valid that was written. */
   commit(): void {
     this.#committed = this.#at;
-    this.#words[Header.LENGTHS + this.#part] = this.#at - this.#start;
+    this.words[this.#lengthAt] = this.#at - this.#start;
   }
 
   /**
@@ -149,25 +164,25 @@ export class RecordLog {
    */
   turn(): void {
     const next = 1 - this.#part;
-    this.#words[Header.LENGTHS + next] = 0;
+    this.words[Header.LENGTHS + next] = 0;
     this.#order = (this.#order + 1) & 3;
-    this.#words[Header.ORDER] = this.#order;
+    this.words[Header.ORDER] = this.#order;
     this.#enter(next, 0);
   }
 
   /** Drops the part that was left. */
   leave(): void {
     const left = 1 - this.#part;
-    const words = this.#words[Header.LENGTHS + left]!;
+    const words = this.words[Header.LENGTHS + left]!;
     this.#order = (this.#order + 1) & 3;
-    this.#words[Header.ORDER] = this.#order;
+    this.words[Header.ORDER] = this.#order;
     const from = HEADER_WORDS + left * this.#partWords;
     if (words > KEPT_WORDS) this.#memory.discard(from, from + words);
   }
 
   /** Makes the log invalid: a later process finds none. */
   invalidate(): void {
-    this.#words[Header.MAGIC] = 0;
+    this.words[Header.MAGIC] = 0;
   }
 
   get #part(): number {
@@ -176,6 +191,7 @@ export class RecordLog {
 
   /** @param length words that are in the part already. */
   #enter(part: number, length: number): void {
+    this.#lengthAt = Header.LENGTHS + part;
     this.#start = HEADER_WORDS + part * this.#partWords;
     this.#end = this.#start + this.#partWords;
     this.#at = this.#start + length;
@@ -190,12 +206,12 @@ export class RecordLog {
  */
 export function readLog(
   { words }: LogMemory,
-  { name, magic, version }: LogForm,
+  { name, magic, version, oldest = version }: LogForm,
   visit: (type: number, at: number, end: number) => void,
 ): boolean {
   if (words.length <= HEADER_WORDS || words[Header.MAGIC] !== magic) return false;
-  if (words[Header.VERSION] !== version)
-    throw new RangeError(`a ${name} of version ${words[Header.VERSION]}, not ${version}`);
+  const its = words[Header.VERSION]!;
+  if (its < oldest || its > version) throw new RangeError(`a ${name} of version ${its}, not ${version}`);
   const partWords = Math.floor((words.length - HEADER_WORDS) / 2);
   const order = ORDERS[words[Header.ORDER]!];
   if (order === undefined) throw new RangeError(`${name}: bad order`);

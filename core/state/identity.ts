@@ -83,7 +83,8 @@ export class Counter {
   }
 }
 
-function finish(hash: number): number {
+/** The finishing step of MurmurHash3. */
+export function finish(hash: number): number {
   let h = hash;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);

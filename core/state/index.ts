@@ -12,7 +12,6 @@
  * - `remembered-nodes.ts`: nodes that guests have forgotten, and that are found by file handles.
  * - `keep-cache.ts`: whether a guest may keep a file's cached data when it opens the file again.
  * - `unfinished.ts`: long transfers that make room for other guests.
- * - `in-turns.ts`: doing something for many items without holding the thread.
  * - `budgets.ts`: what all guests of the process share: heap for handles, descriptors.
  * - `journal/`: all of that in memory that outlives this process.
  * - `locks/`: POSIX record locks and BSD flock of all guests of an export.
@@ -24,7 +23,6 @@ export * from './export.js';
 export * from './keep-cache.js';
 export * from './handle-table.js';
 export * from './identity.js';
-export * from './in-turns.js';
 export type * from './ids.js';
 export * from './journal/index.js';
 export * from './locks/index.js';

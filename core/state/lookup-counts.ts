@@ -1,4 +1,4 @@
-import { inTurns } from './in-turns.js';
+import { eachInTurns } from '../backend/in-turns.js';
 import type { NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { NO_SLOT, ROOT_SLOT, type NodeTable } from './node-table.js';
 
@@ -78,7 +78,7 @@ export class LookupCounts {
     const { end } = this;
     const counts = this.#counts;
     this.#counts = new Float64Array(FIRST_CAPACITY);
-    return inTurns(FIRST_COUNTED, end, (slot) => {
+    return eachInTurns(FIRST_COUNTED, end, (slot) => {
       if (counts[slot] !== 0) this.#nodes.release(slot as Slot);
     });
   }

@@ -7,11 +7,12 @@
  *
  * With the word `inflight` the queue tracks what is in flight, with `journal` also what a process
  * that follows a killed one must know. With `names`: requests one at a time that open, make and
- * remove files. With `trace`: records are made of all, as for `virtiofs-kit trace`, and at the end
- * the nanoseconds are told that a line of the access log takes beside that. Run by hand:
+ * remove files; with `many`: the same for one name after the other of 4,000. With `trace`: records
+ * are made of all, as for `virtiofs-kit trace`, and at the end the nanoseconds are told that a line
+ * of the access log takes beside that. Run by hand:
  *
  * `node dist/test/bench/request-path.js [requests] [WORD of a name] [inflight] [journal] [names]
- * [trace]`.
+ * [many] [trace]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
@@ -30,10 +31,14 @@ const requests = Number(process.argv[2] ?? 1_000_000);
 const journal = process.argv.includes('journal');
 const inflight = journal || process.argv.includes('inflight');
 const names = process.argv.includes('names');
-const OPTIONS = ['inflight', 'journal', 'names', 'trace'];
+const many = process.argv.includes('many');
+const OPTIONS = ['inflight', 'journal', 'names', 'many', 'trace'];
 const word = process.argv.slice(3).find((each) => !OPTIONS.includes(each)) ?? '';
 const PAGE_BYTES = 4096;
 const BATCH = 32;
+/** With `many`: names, and how many of them are looked up, made and removed together. */
+const NAMES = 4000;
+const TOGETHER = 8;
 const STRIDE_BYTES = 4 * PAGE_BYTES;
 
 const folder = mkdtempSync('/dev/shm/virtiofs-kit-path-');
@@ -252,12 +257,53 @@ async function runChanges(count: number, isPrinted: boolean): Promise<void> {
   }
 }
 
+/** Prints the middle, and the best tenth, of what each kind of request takes. */
+async function runMany(rounds: number, isPrinted: boolean): Promise<void> {
+  const times = new Map<string, number[]>();
+  const step = async <Item, T>(
+    kind: string,
+    items: readonly Item[],
+    call: (item: Item) => Promise<T>,
+  ): Promise<T[]> => {
+    const results: T[] = [];
+    singles.length = 0;
+    for (const item of items) results.push(await call(item));
+    const all = times.get(kind);
+    if (all === undefined) times.set(kind, [...singles]);
+    else all.push(...singles);
+    return results;
+  };
+  for (let round = 0; round < rounds; round++) {
+    const these = Array.from({ length: TOGETHER }, (_, i) => `f${(round * TOGETHER + i) % NAMES}`);
+    await step('LOOKUP', these, isMissing);
+    const made = await step('CREATE', these, (name) => client.create(ROOT, name, 0o644, 0o2302));
+    await step('APPEND', made, ({ entry, open }) =>
+      client.write(entry.nodeid, open.fh, 0, new Uint8Array(64)),
+    );
+    await step('RELEASE', made, ({ entry, open }) => client.release(entry.nodeid, open.fh));
+    await step('LOOKUP new', these, (name) => isMissing(`${name}n`));
+    await step('RENAME', these, (name) => client.rename(ROOT, name, ROOT, `${name}n`));
+    await step('UNLINK', these, (name) => client.unlink(ROOT, `${name}n`));
+    await step('FORGET', made, ({ entry }) => client.forget(entry.nodeid));
+  }
+  for (const [kind, all] of times) {
+    all.sort((a, b) => a - b);
+    const middle = all[all.length >> 1]!.toFixed(0).padStart(6);
+    const best = all[Math.floor(all.length / 10)]!.toFixed(0).padStart(6);
+    if (isPrinted) process.stdout.write(`${kind.padEnd(12)} ${middle} ns, best tenth ${best} ns\n`);
+  }
+}
+
+if (many) {
+  await runMany(1000, false);
+  for (let round = 0; round < 3; round++) await runMany(requests / TOGETHER, true);
+}
 if (names) {
   await client.create(ROOT, 'moved0');
   await runChanges(5_000, false);
   for (let round = 0; round < 3; round++) await runChanges(requests, true);
 }
-const served = names ? [] : cases;
+const served = names || many ? [] : cases;
 for (const each of served) run(place(each), 100_000);
 for (let round = 0; round < 3; round++) {
   for (const each of served) {

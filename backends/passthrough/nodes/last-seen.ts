@@ -57,6 +57,8 @@ export function traceOperations(
   let byIno: ReadonlyMap<string, readonly Node[]> | undefined;
   let gatheredOf = 0;
   let gathered = 0;
+  let lastParent: Node | undefined;
+  let lastPlace = '';
 
   function tracesByKey(): ReadonlyMap<string, string> {
     return (traces ??= new Map(
@@ -133,6 +135,15 @@ export function traceOperations(
     return knownDirectories(inoIn(place)).find((node) => nodes.placeText(node) === place);
   }
 
+  /** The place of a directory. Most files that are seen are in that of the file before. */
+  function placeOf(directoryNode: Node): string {
+    if (directoryNode !== lastParent) {
+      lastParent = directoryNode;
+      lastPlace = nodes.placeText(directoryNode);
+    }
+    return lastPlace;
+  }
+
   finder.recall = (node) => {
     const [trace = ''] = recalled(node).split(OR);
     // What a process that was killed saw is younger than what the one before has handed over.
@@ -154,7 +165,8 @@ export function traceOperations(
       if (node.parent === undefined) finder.recall?.(node);
       const { parent, name, other } = node;
       if (parent === undefined) return recalled(node);
-      const places = other === undefined ? [{ parent, name }] : [{ parent, name }, other];
+      if (other === undefined) return nodes.has(parent) ? `${placeOf(parent)}/${name}` : '';
+      const places = [{ parent, name }, other];
       return places
         .filter((place) => nodes.has(place.parent))
         .map((place) => `${nodes.placeText(place.parent)}/${place.name}`)

@@ -13,18 +13,22 @@ import {
   type NodeKey,
   RenameFlags,
 } from '../../backend/index.js';
-import { IntentKind, NOT_RECENT, NO_SLOT, type SessionJournal, type Slot } from '../../state/index.js';
+import {
+  IntentKind,
+  type NamedNode,
+  NOT_RECENT,
+  NO_SLOT,
+  type SessionJournal,
+  type Slot,
+} from '../../state/index.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 
 /** XATTR_CREATE, setxattr(2): it fails with EEXIST where the attribute is there. */
 const XATTR_CREATE = 1;
 
-/** What a name stands for. */
-interface Named {
-  readonly key: NodeKey;
-  /** {@link NO_SLOT} for a node that no guest knows. */
-  readonly slot: Slot;
+/** What a name stands for. The slot is {@link NO_SLOT} for a node that no guest knows. */
+interface Named extends NamedNode {
   readonly isDirectory: boolean;
   /** Whether the file has no other name. */
   readonly isLast: boolean;
@@ -88,9 +92,10 @@ export function linking(
   return untilDone(
     journal,
     andThen(before, (named) => {
-      const key = keyOf(backend, nodes.node(node));
-      if (named === undefined && key !== undefined)
-        journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.LINK, parent, name, key);
+      if (named === undefined) {
+        const linked = { slot: node, key: undefined };
+        journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.LINK, parent, name, linked);
+      }
       return make();
     }),
   );
@@ -115,7 +120,7 @@ export function removing(
     andThen(before, (named) => {
       if (!isNamed(named)) return remove();
       beforeLoss(journal, named);
-      journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.REMOVAL, parent, name, named.key);
+      journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.REMOVAL, parent, name, named);
       return remove();
     }),
   );
@@ -145,11 +150,11 @@ export function renaming(
       const { version } = names;
       if (!isNamed(source) || target === UNKNOWN) return move();
       // Two names of one file stay as they are, rename(2).
-      if (target !== undefined && isSameKey(source.key, target.key)) return move();
+      if (target !== undefined && isSameNode(session, source, target)) return move();
       const replaced = (flags & RenameFlags.EXCHANGE) === 0 ? target : undefined;
       if (replaced !== undefined) beforeLoss(journal, replaced);
       const { uniqueLow, uniqueHigh } = request;
-      journal.intend(uniqueLow, uniqueHigh, IntentKind.RENAME, from, name, source.key, to, newName);
+      journal.intend(uniqueLow, uniqueHigh, IntentKind.RENAME, from, name, source, to, newName);
       const moved = move();
       if (moved !== undefined || (flags & ~RenameFlags.NOREPLACE) !== 0) return moved;
       names.missing(from, name, version);
@@ -197,15 +202,11 @@ export function appending(
   size: number,
   write: (from: number) => Awaitable<number>,
 ): Awaitable<number> {
-  const { backend, accelerator, nodes, handles } = session;
   // A process that is killed may have written a part.
   const done = Math.max(request.happened, 0);
   if (done >= size) return size;
-  const slot = handles.slot(request.handle);
-  const sizeOf = (): Awaitable<number> =>
-    accelerator.size?.(file) ??
-    andThen(backend.getattr(nodes.node(slot), file, request.context), (attributes) => attributes.size ?? 0);
-  return andThen(attempt(sizeOf), (before) => {
+  const slot = session.handles.slot(request.handle);
+  return andThen(sizeOf(session, request, slot, file), (before) => {
     if (before !== UNKNOWN) {
       const begin = before - done;
       const { uniqueLow, uniqueHigh } = request;
@@ -216,13 +217,56 @@ export function appending(
   });
 }
 
+/** Moves what follows a range of a file, which changes its size. */
+export function movingRange(
+  session: Session,
+  request: Request,
+  file: unknown,
+  move: () => Awaitable<void>,
+): Awaitable<void> {
+  const { journal } = session;
+  if (journal === undefined) return move();
+  if (request.happened >= 0) return undefined;
+  const slot = session.handles.slot(request.handle);
+  return andThen(sizeOf(session, request, slot, file), (before) => {
+    if (before !== UNKNOWN) {
+      const { uniqueLow, uniqueHigh } = request;
+      journal.intend(uniqueLow, uniqueHigh, IntentKind.MOVE, slot, '', undefined, NO_SLOT, '', before);
+    }
+    return move();
+  });
+}
+
+/** The size of an open file. */
+function sizeOf(
+  { backend, accelerator, nodes }: Session,
+  { context }: Request,
+  slot: Slot,
+  file: unknown,
+): Awaitable<number | typeof UNKNOWN> {
+  if (accelerator.size !== undefined) {
+    try {
+      return accelerator.size(file);
+    } catch {
+      return UNKNOWN;
+    }
+  }
+  return attempt(() => andThen(backend.getattr(nodes.node(slot), file, context), ({ size }) => size ?? 0));
+}
+
+function isSameNode({ backend, nodes }: Session, a: Named, b: Named): boolean {
+  if (a.slot !== NO_SLOT && b.slot !== NO_SLOT) return a.slot === b.slot;
+  const [its, others] = [a, b].map(({ key, slot }) => key ?? keyOf(backend, nodes.node(slot)));
+  return its !== undefined && others !== undefined && isSameKey(its, others);
+}
+
 /** Whether two keys are of one node. */
-export function isSameKey(a: NodeKey, b: NodeKey): boolean {
+function isSameKey(a: NodeKey, b: NodeKey): boolean {
   return a instanceof Uint8Array && b instanceof Uint8Array ? Buffer.compare(a, b) === 0 : a === b;
 }
 
 /** A node's key. @returns undefined where that cannot be told, as for a file that is gone. */
-export function keyOf(backend: Backend, node: object): NodeKey | undefined {
+function keyOf(backend: Backend, node: object): NodeKey | undefined {
   try {
     return backend.key!(node);
   } catch {
@@ -276,7 +320,7 @@ function lookUp(
 
 /** What a name stood for lately. @returns UNKNOWN where a look is needed. */
 function recentlyNamed(
-  { journal, backend, nodes }: Session,
+  { journal, nodes }: Session,
   parent: Slot,
   name: string,
   expected: Expected,
@@ -289,8 +333,7 @@ function recentlyNamed(
   const { isDirectory } = names;
   // Whether a file that loses a name has others matters while somebody uses it.
   if (!isDirectory && expected !== Expected.MOVED && journal!.isInUse(slot)) return UNKNOWN;
-  const key = keyOf(backend, nodes.node(slot));
-  return key === undefined ? UNKNOWN : { key, slot, isDirectory, isLast: true };
+  return nodes.references(slot) > 0 ? { key: undefined, slot, isDirectory, isLast: true } : UNKNOWN;
 }
 
 function namedBy(
@@ -302,9 +345,10 @@ function namedBy(
   const slot = nodes.slotOf(node);
   const isDirectory = (attributes.mode & FileType.MASK) === FileType.DIRECTORY;
   const isLast = isDirectory || (attributes.nlink ?? 1) <= 1;
+  if (slot !== NO_SLOT && nodes.references(slot) > 0) return { key: undefined, slot, isDirectory, isLast };
   const key = keyOf(backend, node);
   if (slot === NO_SLOT) nodes.discard(node);
-  return key === undefined ? UNKNOWN : { key, slot, isDirectory, isLast };
+  return key === undefined ? UNKNOWN : { key, slot: NO_SLOT, isDirectory, isLast };
 }
 
 /** Calls a method of the backend. @returns UNKNOWN where it fails. */

@@ -1,4 +1,4 @@
-import { FsError, OpenFlags, type Awaitable, type IoctlResult } from '../../backend/index.js';
+import { FallocateMode, FsError, OpenFlags, type Awaitable, type IoctlResult } from '../../backend/index.js';
 import { HandleKind } from '../../state/index.js';
 import {
   FSYNC_FDATASYNC,
@@ -8,7 +8,7 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from '../wire/abi.js';
-import { appending } from './at-most-once.js';
+import { appending, movingRange } from './at-most-once.js';
 import { inPieces, isInPieces } from './in-pieces.js';
 import { checkCount, finishEmpty, GATHERED, isGone, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -217,7 +217,11 @@ export const fallocate: Operation<void> = {
     if (length === 0) throw FsError.of('EINVAL');
     if (offset + length > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');
     const node = session.nodes.node(handles.slot(handle));
-    return backend.fallocate(node, handles.object(handle), mode, offset, length, request.context);
+    const file = handles.object(handle);
+    const allocate = (): Awaitable<void> =>
+      backend.fallocate!(node, file, mode, offset, length, request.context);
+    const moves = (mode & (FallocateMode.COLLAPSE_RANGE | FallocateMode.INSERT_RANGE)) !== 0;
+    return moves ? movingRange(session, request, file, allocate) : allocate();
   },
   finish: finishEmpty,
 };

@@ -1,5 +1,6 @@
+import { eachInTurns } from '../../backend/in-turns.js';
 import { Errno, type Entry } from '../../backend/index.js';
-import { inTurns, NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
+import { NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
 import { enter, noteChild } from './entry.js';
 import { lookUpDots } from './lookup-by-id.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
@@ -105,7 +106,7 @@ export const batchForget: Operation<void> = {
       const high = (item[1]! | 0) as NodeIdHigh;
       drop(session, low, high, item[3]! * 0x100000000 + item[2]!);
     };
-    if (session.journal === undefined) return inTurns(0, count, forgetOne);
+    if (session.journal === undefined) return eachInTurns(0, count, forgetOne);
     // Carried out twice, after a crash in between, it would take lookups that the guest still has.
     for (let i = 0; i < count; i++) forgetOne(i);
     return undefined;

@@ -76,7 +76,7 @@ class Judge {
     }
   }
 
-  async #happened({ kind, node, otherNode, name, newName, key }: OpenIntent): Promise<boolean> {
+  async #happened({ kind, node, otherNode, name, newName, key, size }: OpenIntent): Promise<boolean> {
     switch (kind) {
       case IntentKind.CREATION:
         return (await this.#keyOf(node, name)) !== undefined;
@@ -92,14 +92,21 @@ class Judge {
         return (await this.#xattr(node, name)) !== undefined;
       case IntentKind.XATTR_REMOVED:
         return (await this.#xattr(node, name)) === undefined;
+      case IntentKind.MOVE:
+        return (await this.#sizeOf(node)) !== size;
       default:
         return false;
     }
   }
 
+  async #sizeOf(node: number): Promise<number> {
+    const { size = 0 } = await this.#backend.getattr(this.#node(node), undefined, this.#context);
+    return size;
+  }
+
   /** Appends were made in the order in which they were begun. */
   async #appendedBy({ node, size, length }: OpenIntent): Promise<number | undefined> {
-    const { size: now = 0 } = await this.#backend.getattr(this.#node(node), undefined, this.#context);
+    const now = await this.#sizeOf(node);
     const before = this.#appended.get(node) ?? size;
     const bytes = Math.min(Math.max(now - before, 0), length);
     this.#appended.set(node, before + bytes);

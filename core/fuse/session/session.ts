@@ -7,6 +7,7 @@ import {
   type Backend,
   type Logger,
 } from '../../backend/index.js';
+import { eachInTurns } from '../../backend/in-turns.js';
 import { Pool, type Message } from '../../memory/index.js';
 import {
   descriptorBudget,
@@ -14,7 +15,6 @@ import {
   handleBudget,
   HandleKind,
   HandleTable,
-  inTurns,
   LookupCounts,
   NO_HANDLE,
   NO_PLACE,
@@ -829,7 +829,7 @@ export class Session {
     // Gives the lookups that threads have taken back to the counts.
     this.fileTable?.clear();
     const closing: Promise<void>[] = unlocked === undefined ? [] : [unlocked];
-    const closed = inTurns(0, this.handles.end, (item) => {
+    const closed = eachInTurns(0, this.handles.end, (item) => {
       const index = item as HandleIndex;
       if (!this.handles.isOpen(index)) return;
       const released = closeHandle(this, index);

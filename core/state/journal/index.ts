@@ -7,7 +7,7 @@
  * - `recent-names.ts`: what names stood for lately, which spares looks before such requests.
  * - `replay.ts`: reads what a killed process has left.
  */
-export { IntentKind, NO_PLACE, type Verdict } from './intent.js';
+export { IntentKind, type NamedNode, NO_PLACE, type Verdict } from './intent.js';
 export {
   type DescriptorHolder,
   Journal,

@@ -21,6 +21,14 @@ export interface Intent {
   readonly length: number;
 }
 
+/** The node that a name is, or gets, which is linked, removed or renamed. */
+export interface NamedNode {
+  /** Of a node that guests know: it stays the node's until the request has ended. */
+  readonly slot: Slot;
+  /** Of another node. */
+  readonly key: NodeKey | undefined;
+}
+
 export const IntentKind = {
   /** Makes a name that is not there. */
   CREATION: 1,
@@ -36,6 +44,8 @@ export const IntentKind = {
   XATTR_REMOVED: 6,
   /** Writes at the end. */
   APPEND: 7,
+  /** Moves what follows a range of a file, and so changes its size. */
+  MOVE: 8,
 } as const;
 export type IntentKind = (typeof IntentKind)[keyof typeof IntentKind];
 

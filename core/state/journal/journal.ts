@@ -8,7 +8,7 @@ import { type LockChange, type LockTable, OFFSET_MAX } from '../locks/index.js';
 import type { LookupCounts } from '../lookup-counts.js';
 import { NO_SLOT, type NodeTable, ROOT_SLOT } from '../node-table.js';
 import type { SavedSession } from '../saved-form.js';
-import { type IntentKind, NO_PLACE, type Verdict } from './intent.js';
+import { type IntentKind, type NamedNode, NO_PLACE, type Verdict } from './intent.js';
 import { RecentNames } from './recent-names.js';
 import { AnswerKind, JOURNAL, LOCK_KINDS, RecordType } from './records.js';
 
@@ -64,6 +64,8 @@ const NOT_HELD =
 /** No position in the log. */
 const NONE = -1;
 
+const FIRST_PLACES = 1024;
+
 /** What of a directory stream is in the journal. */
 interface KnownListing {
   listings: number;
@@ -88,6 +90,8 @@ export class Journal {
   /** Those of all sessions: asked at each removal. */
   #counts: readonly LookupCounts[] = [];
   readonly #held = new Map<Slot, number>();
+  /** Where the NODE record of a slot lies; 0 where there is none, or it has another trace. */
+  #places = new Int32Array(FIRST_PLACES);
   /** What the guests' requests have lately found. */
   readonly names: RecentNames;
   #nextSession = 0;
@@ -239,23 +243,40 @@ export class Journal {
     const words = 6 + textWords(trace) + keyWords(key);
     if (!this.has(words)) return;
     const log = this.#log;
-    log.put(RecordType.NODE | (words << 8));
-    log.put(slot);
-    log.put(nodes.idLow(slot));
-    log.put(nodes.idHigh(slot));
-    log.put(nodes.generation(slot));
-    log.put(0);
+    const w = log.words;
+    const at = log.reserve(6);
+    w[at] = RecordType.NODE | (words << 8);
+    w[at + 1] = slot;
+    w[at + 2] = nodes.idLow(slot);
+    w[at + 3] = nodes.idHigh(slot);
+    w[at + 4] = nodes.generation(slot);
+    w[at + 5] = 0;
     putText(log, trace);
     putKey(log, key);
+    if (slot >= this.#places.length) this.#widen(slot);
+    this.#places[slot] = at;
+  }
+
+  #widen(slot: Slot): void {
+    const wider = new Int32Array(Math.max(this.#places.length * 2, slot + 1));
+    wider.set(this.#places);
+    this.#places = wider;
   }
 
   /** A node that the engine knows has another trace, or is about to. */
   #traced(node: object): void {
-    const slot = this.#export.nodes.slotOf(node);
-    const key = slot === NO_SLOT ? undefined : this.#keyOf(this.#export.backend, slot);
-    if (key === undefined) return;
-    const { pending } = this.#log;
-    this.#node(slot, key);
+    const { nodes, accelerator } = this.#export;
+    const slot = nodes.slotOf(node);
+    if (slot === NO_SLOT) return;
+    const trace = accelerator.trace!(node);
+    const words = 2 + textWords(trace);
+    if (!this.has(words)) return;
+    const log = this.#log;
+    const { pending } = log;
+    log.put(RecordType.TRACE | (words << 8));
+    log.put(slot);
+    putText(log, trace);
+    this.#places[slot] = 0;
     // In the middle of a request's records it counts with them.
     if (!pending) this.boundary();
   }
@@ -292,6 +313,22 @@ export class Journal {
     log.put(handle);
   }
 
+  /**
+   * Writes a node's record again: that which is there, if it is as it should be.
+   * @returns whether there is one now.
+   */
+  #nodeAnew(backend: Backend, slot: Slot): boolean {
+    const place = slot < this.#places.length ? this.#places[slot]! : 0;
+    if (place > 0) {
+      if (!this.has(this.#log.lengthAt(place))) return false;
+      this.#places[slot] = this.#log.copy(place);
+      return true;
+    }
+    const key = this.#keyOf(backend, slot);
+    if (key !== undefined) this.#node(slot, key);
+    return key !== undefined;
+  }
+
   /** @returns undefined for a file that is gone, where a key needs it. */
   #keyOf(backend: Backend, slot: Slot): NodeKey | undefined {
     try {
@@ -310,10 +347,7 @@ export class Journal {
     }
     yield;
     for (let slot = (ROOT_SLOT + 1) as Slot; slot < nodes.slotEnd; slot++) {
-      if (!nodes.isUsed(slot)) continue;
-      const key = this.#keyOf(backend, slot);
-      if (key === undefined) continue;
-      this.#node(slot, key);
+      if (!nodes.isUsed(slot) || !this.#nodeAnew(backend, slot)) continue;
       const held = this.#held.get(slot);
       if (held !== undefined) this.#putHeld(slot, held);
       yield;
@@ -354,6 +388,8 @@ export class SessionJournal {
   readonly #returned = new Map<number, number>();
   /** Lookups that the current request has added since it last waited: slots and numbers. */
   readonly #given: number[] = [];
+  /** Numbers of them that count: an array that is emptied loses its memory. */
+  #givenLength = 0;
   /** Those that requests that wait had added before, by `unique`. */
   readonly #givenBefore = new Map<number, readonly number[]>();
 
@@ -367,7 +403,10 @@ export class SessionJournal {
     this.counts = counts;
     counts.observer = {
       counted: (slot, count, added) => {
-        if (this.#count(slot, count) && added > 0) this.#given.push(slot, added);
+        if (!this.#count(slot, count) || added <= 0) return;
+        this.#given[this.#givenLength] = slot;
+        this.#given[this.#givenLength + 1] = added;
+        this.#givenLength += 2;
       },
       cleared: () => this.#clear(),
     };
@@ -444,33 +483,36 @@ export class SessionJournal {
     kind: IntentKind,
     slot: Slot,
     name = '',
-    key: NodeKey | undefined = undefined,
+    target: NamedNode | undefined = undefined,
     other: Slot = NO_SLOT,
     newName = '',
     size = 0,
     length = 0,
   ): void {
+    const key = target?.key;
     const words = 10 + textWords(name) + textWords(newName) + (key === undefined ? 1 : keyWords(key));
     if (!this.#journal.has(words)) return;
     const log = this.#log;
     this.#keepLast();
+    const w = log.words;
+    const at = log.reserve(10);
     this.#lastLow = low;
     this.#lastHigh = high;
-    this.#lastPosition = log.position;
-    log.put(RecordType.INTENT | (words << 8));
-    log.put(this.id);
-    log.put(low);
-    log.put(high);
-    log.put(kind);
-    log.put(slot);
-    log.put(other);
-    log.put(size);
-    log.put(size / 2 ** 32);
-    log.put(length);
+    this.#lastPosition = at;
+    w[at] = RecordType.INTENT | (words << 8);
+    w[at + 1] = this.id;
+    w[at + 2] = low;
+    w[at + 3] = high;
+    w[at + 4] = kind;
+    w[at + 5] = slot;
+    w[at + 6] = other;
+    w[at + 7] = size;
+    w[at + 8] = size / 2 ** 32;
+    w[at + 9] = length;
     putText(log, name);
     putText(log, newName);
-    if (key === undefined) log.put(KEY_NONE);
-    else putKey(log, key);
+    if (key !== undefined) putKey(log, key);
+    else log.put(KEY_NONE | (target === undefined ? 0 : (target.slot + 1) << 2));
     log.commit();
   }
 
@@ -525,7 +567,7 @@ export class SessionJournal {
     const room = words + (given === undefined ? 0 : 7 + given.length);
     if (this.#givenBefore.size > 0) this.#givenBefore.delete(uniqueOf(low, high));
     if (!this.#journal.has(room)) {
-      this.#given.length = 0;
+      this.#givenLength = 0;
       return;
     }
     const log = this.#log;
@@ -539,16 +581,18 @@ export class SessionJournal {
       }
     }
     const here = given === undefined ? count : 0;
-    log.put(RecordType.DONE | ((6 + here) << 8));
-    log.put(this.id);
-    log.put(low);
-    log.put(high);
-    log.put(length);
-    if (given !== undefined) log.put(AnswerKind.BEFORE);
-    else log.put(reply === undefined ? AnswerKind.NONE : AnswerKind.REPLY);
-    for (let i = 0; i < here; i++) log.put(reply![from + i]!);
+    const w = log.words;
+    const at = log.reserve(6 + here);
+    w[at] = RecordType.DONE | ((6 + here) << 8);
+    w[at + 1] = this.id;
+    w[at + 2] = low;
+    w[at + 3] = high;
+    w[at + 4] = length;
+    if (given !== undefined) w[at + 5] = AnswerKind.BEFORE;
+    else w[at + 5] = reply === undefined ? AnswerKind.NONE : AnswerKind.REPLY;
+    for (let i = 0; i < here; i++) w[at + 6 + i] = reply![from + i]!;
     log.commit();
-    this.#given.length = 0;
+    this.#givenLength = 0;
     if (this.#isLast(low, high)) this.#lastPosition = NONE;
     if (this.#open.size > 0) this.#open.delete(uniqueOf(low, high));
   }
@@ -558,9 +602,9 @@ export class SessionJournal {
    * lookups, which a later process must not take for those of another request.
    */
   waits(low: number, high: number): void {
-    if (this.#given.length === 0) return;
-    const given = [...this.#allGiven(low, high)];
-    this.#given.length = 0;
+    if (this.#givenLength === 0) return;
+    const given = this.#allGiven(low, high);
+    this.#givenLength = 0;
     this.#givenBefore.set(uniqueOf(low, high), given);
     this.#gave(low, high, NO_PLACE, given);
   }
@@ -582,7 +626,8 @@ export class SessionJournal {
 
   #allGiven(low: number, high: number): readonly number[] {
     const before = this.#givenBefore.size === 0 ? undefined : this.#givenBefore.get(uniqueOf(low, high));
-    return before === undefined ? this.#given : [...before, ...this.#given];
+    const now = this.#given.slice(0, this.#givenLength);
+    return before === undefined ? now : [...before, ...now];
   }
 
   /** Whether a request has an {@link intend}ed change or a verdict. */
@@ -652,19 +697,20 @@ export class SessionJournal {
   /** @returns whether there was room for the record. */
   #count(slot: Slot, count: number): boolean {
     if (!this.#journal.has(5)) return false;
-    const log = this.#log;
-    log.put(RecordType.COUNT | (5 << 8));
-    log.put(this.id);
-    log.put(slot);
-    log.put(count);
-    log.put(count / 2 ** 32);
+    const w = this.#log.words;
+    const at = this.#log.reserve(5);
+    w[at] = RecordType.COUNT | (5 << 8);
+    w[at + 1] = this.id;
+    w[at + 2] = slot;
+    w[at + 3] = count;
+    w[at + 4] = count / 2 ** 32;
     return true;
   }
 
   #clear(): void {
     // A guest that starts anew gives its requests the same ids.
     this.#returned.clear();
-    this.#given.length = 0;
+    this.#givenLength = 0;
     this.#givenBefore.clear();
     if (!this.#journal.has(2)) return;
     this.#log.put(RecordType.NO_COUNTS | (2 << 8));
@@ -678,13 +724,15 @@ export class SessionJournal {
     const { handles } = this.#session;
     const file = handles.isLost(index) ? HandleKind.LOST : HandleKind.FILE;
     const kind = handles.isDirectory(index) ? HandleKind.DIRECTORY : file;
-    log.put(RecordType.HANDLE | (words << 8));
-    log.put(this.id);
-    log.put(index);
-    log.put(handles.generation(index));
-    log.put(isOpen ? kind : HandleKind.FREE);
-    log.put(handles.slot(index));
-    log.put(handles.flags(index));
+    const w = log.words;
+    const at = log.reserve(words);
+    w[at] = RecordType.HANDLE | (words << 8);
+    w[at + 1] = this.id;
+    w[at + 2] = index;
+    w[at + 3] = handles.generation(index);
+    w[at + 4] = isOpen ? kind : HandleKind.FREE;
+    w[at + 5] = handles.slot(index);
+    w[at + 6] = handles.flags(index);
   }
 
   #entries(index: HandleIndex, stream: DirectoryStream, from: number, to: number): void {

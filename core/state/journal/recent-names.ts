@@ -1,26 +1,33 @@
+import { randomBytes } from '../../system/calls/random.js';
+import { finish } from '../identity.js';
 import type { NodeIdHigh, NodeIdLow, Slot } from '../ids.js';
 import { NO_SLOT, type NodeTable } from '../node-table.js';
 
-/** Names that are kept, a power of two. Their memory is 4 MB. */
+/** Names that are kept, a power of two. Their memory is 1 MB. */
 const PLACES = 32_768;
-/** UTF-16 units of the longest name that is kept. */
-const NAME_UNITS = 48;
 
-/** Words of a place: the hash, the ids of directory and node, its slot, units of the name. */
+/**
+ * Words of a place. Of a name and its directory it has a hash of 64 bits with a seed of this
+ * process's own, which stands for them: what is remembered then takes one access to memory, and no
+ * string is kept, compared or copied.
+ */
 const Cell = {
   HASH: 0,
-  PARENT_LOW: 1,
-  PARENT_HIGH: 2,
-  LOW: 3,
-  HIGH: 4,
-  SLOT: 5,
-  DIRECTORY: 6,
-  LENGTH: 7,
+  CHECK: 1,
+  /** The node's id. */
+  LOW: 2,
+  HIGH: 3,
+  /** The node's slot above {@link State}; or that. */
+  STATE: 4,
+  DIRECTORY: 5,
 } as const;
 const CELL_WORDS = 8;
 /** Places among which a name may be, two lines of the processor's cache. */
 const WAYS = 4;
 const NOWHERE = -1;
+
+/** What is known of a name in a place. */
+const State = { NOTHING: 0, MISSING: 1, SLOT: 2 } as const;
 
 /** What {@link RecentNames} says of a name of which it knows nothing. */
 export const NOT_RECENT = -2 as Slot;
@@ -35,20 +42,21 @@ export const NOT_RECENT = -2 as Slot;
  */
 export class RecentNames {
   readonly #nodes: NodeTable;
-  /** No strings: the garbage collector would copy each of them. */
-  readonly #names = new Uint16Array(PLACES * NAME_UNITS);
-  /** Of each place a {@link Cell}. */
   readonly #cells = new Int32Array(PLACES * CELL_WORDS);
+  readonly #seedA = randomBytes(4).readInt32LE();
+  readonly #seedB = randomBytes(4).readInt32LE();
   #version = 0;
   #underWay = 0;
   /** Where the cell of the last {@link find} begins. */
   #found = NOWHERE;
   /** Which of its places the next name takes that finds all of them taken. */
   #nextWay = 0;
-  /** What {@link #hash} was last asked, and its answer. */
+  /** What was last hashed, and its hash. A request asks of a name more than once. */
   #lastName = '';
-  #lastParentLow = 0;
-  #lastHash = 0;
+  #lastLow = 0;
+  #lastHigh = 0;
+  #hash = 0;
+  #check = 0;
 
   constructor(nodes: NodeTable) {
     this.#nodes = nodes;
@@ -61,23 +69,26 @@ export class RecentNames {
 
   /** A name stands for a node. @param version when that began to be found out. */
   found(parent: Slot, name: string, slot: Slot, isDirectory: boolean, version: number): void {
-    const at = this.#put(parent, name, slot, version);
+    const at = this.#put(parent, name, version);
     if (at < 0) return;
-    this.#cells[at + Cell.LOW] = this.#nodes.idLow(slot);
-    this.#cells[at + Cell.HIGH] = this.#nodes.idHigh(slot);
-    this.#cells[at + Cell.DIRECTORY] = isDirectory ? 1 : 0;
+    const cells = this.#cells;
+    cells[at + Cell.STATE] = State.SLOT + slot;
+    cells[at + Cell.LOW] = this.#nodes.idLow(slot);
+    cells[at + Cell.HIGH] = this.#nodes.idHigh(slot);
+    cells[at + Cell.DIRECTORY] = isDirectory ? 1 : 0;
   }
 
   /** A name is not there. @param version when that began to be found out. */
   missing(parent: Slot, name: string, version: number): void {
-    this.#put(parent, name, NO_SLOT, version);
+    const at = this.#put(parent, name, version);
+    if (at >= 0) this.#cells[at + Cell.STATE] = State.MISSING;
   }
 
   /** A name is about to change. */
   change(parent: Slot, name: string): void {
     this.#version = (this.#version + 1) | 0;
-    const at = this.#find(parent, name);
-    if (at >= 0) this.#cells[at + Cell.LENGTH] = 0;
+    const at = this.#look(parent, name);
+    if (at >= 0) this.#cells[at + Cell.STATE] = State.NOTHING;
   }
 
   /** A change does not end at once. {@link end} is called when it has ended. */
@@ -96,12 +107,13 @@ export class RecentNames {
    * @returns {@link NO_SLOT} if it is not there, {@link NOT_RECENT} if that is not known.
    */
   find(parent: Slot, name: string): Slot {
-    const at = this.#underWay > 0 ? NOWHERE : this.#find(parent, name);
+    const at = this.#underWay > 0 ? NOWHERE : this.#look(parent, name);
     this.#found = at;
     if (at < 0) return NOT_RECENT;
     const cells = this.#cells;
-    const slot = cells[at + Cell.SLOT]! as Slot;
-    if (slot === NO_SLOT) return NO_SLOT;
+    const state = cells[at + Cell.STATE]!;
+    if (state < State.SLOT) return state === State.MISSING ? NO_SLOT : NOT_RECENT;
+    const slot = (state - State.SLOT) as Slot;
     const low = cells[at + Cell.LOW]! as NodeIdLow;
     const found = this.#nodes.find(low, cells[at + Cell.HIGH]! as NodeIdHigh);
     return found === slot ? slot : NOT_RECENT;
@@ -113,72 +125,56 @@ export class RecentNames {
   }
 
   /** @returns where the name's cell begins, or {@link NOWHERE} if what was found does not count. */
-  #put(parent: Slot, name: string, slot: Slot, version: number): number {
-    if (version !== this.#version || this.#underWay > 0 || name.length > NAME_UNITS) return NOWHERE;
-    const hash = this.#hash(parent, name);
-    const known = this.#look(hash, parent, name);
-    const at = known >= 0 ? known : this.#vacate(hash);
-    const cells = this.#cells;
-    cells[at + Cell.SLOT] = slot;
-    if (known >= 0) return at;
-    cells[at + Cell.HASH] = hash;
-    cells[at + Cell.PARENT_LOW] = this.#nodes.idLow(parent);
-    cells[at + Cell.PARENT_HIGH] = this.#nodes.idHigh(parent);
-    cells[at + Cell.LENGTH] = name.length;
-    const from = (at / CELL_WORDS) * NAME_UNITS;
-    for (let i = 0; i < name.length; i++) this.#names[from + i] = name.charCodeAt(i);
+  #put(parent: Slot, name: string, version: number): number {
+    if (version !== this.#version || this.#underWay > 0) return NOWHERE;
+    const known = this.#look(parent, name);
+    if (known >= 0) return known;
+    const at = this.#vacate();
+    this.#cells[at + Cell.HASH] = this.#hash;
+    this.#cells[at + Cell.CHECK] = this.#check;
     return at;
   }
 
   /** @returns where the name's cell begins, or {@link NOWHERE}. */
-  #find(parent: Slot, name: string): number {
-    return this.#look(this.#hash(parent, name), parent, name);
-  }
-
-  #look(hash: number, parent: Slot, name: string): number {
+  #look(parent: Slot, name: string): number {
+    this.#hashOf(parent, name);
     const cells = this.#cells;
+    const hash = this.#hash;
     const first = firstCell(hash);
-    for (let at = first; at < first + WAYS * CELL_WORDS; at += CELL_WORDS) {
-      if (cells[at + Cell.HASH] !== hash) continue;
-      const isIts =
-        cells[at + Cell.LENGTH] === name.length &&
-        cells[at + Cell.PARENT_LOW] === this.#nodes.idLow(parent) &&
-        cells[at + Cell.PARENT_HIGH] === this.#nodes.idHigh(parent) &&
-        this.#isNamed(at, name);
-      if (isIts) return at;
-    }
+    for (let at = first; at < first + WAYS * CELL_WORDS; at += CELL_WORDS)
+      if (cells[at] === hash && cells[at + Cell.CHECK] === this.#check) return at;
     return NOWHERE;
   }
 
-  #isNamed(at: number, name: string): boolean {
-    const from = (at / CELL_WORDS) * NAME_UNITS;
-    for (let i = 0; i < name.length; i++) if (this.#names[from + i] !== name.charCodeAt(i)) return false;
-    return true;
-  }
-
-  /** @returns where a cell begins that another name may have. */
-  #vacate(hash: number): number {
-    const first = firstCell(hash);
+  /** @returns where a cell begins that the name last hashed may have. */
+  #vacate(): number {
+    const first = firstCell(this.#hash);
     for (let at = first; at < first + WAYS * CELL_WORDS; at += CELL_WORDS)
-      if (this.#cells[at + Cell.LENGTH] === 0) return at;
+      if (this.#cells[at + Cell.STATE] === State.NOTHING) return at;
     this.#nextWay = (this.#nextWay + 1) % WAYS;
     return first + this.#nextWay * CELL_WORDS;
   }
 
-  /** Every bit depends on every character: numbered names must not share places. */
-  #hash(parent: Slot, name: string): number {
+  /** Two lanes, as those of node ids. Every bit of the result depends on every character. */
+  #hashOf(parent: Slot, name: string): void {
     const low = this.#nodes.idLow(parent);
-    // A request asks of a name, changes it, and says what became of it.
-    if (name === this.#lastName && low === this.#lastParentLow) return this.#lastHash;
-    let hash: number = low;
-    for (let i = 0; i < name.length; i++) hash = Math.imul(hash, 31) + name.charCodeAt(i);
-    hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-    hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-    hash ^= hash >>> 16;
+    const high = this.#nodes.idHigh(parent);
+    if (name === this.#lastName && low === this.#lastLow && high === this.#lastHigh) return;
+    let a = Math.imul(low ^ this.#seedA, 0x9e3779b1);
+    let b = Math.imul(high ^ this.#seedB, 0x85ebca77);
+    for (let i = 0; i < name.length; i++) {
+      const unit = name.charCodeAt(i);
+      a = Math.imul(a ^ unit, 0x9e3779b1);
+      a = (a << 13) | (a >>> 19);
+      b = Math.imul(b ^ unit, 0x85ebca77);
+      b = (b << 17) | (b >>> 15);
+    }
+    a = finish(a + b);
+    this.#hash = a;
+    this.#check = finish(b + a);
     this.#lastName = name;
-    this.#lastParentLow = low;
-    this.#lastHash = hash;
-    return hash;
+    this.#lastLow = low;
+    this.#lastHigh = high;
   }
 }
 

@@ -39,6 +39,8 @@ export const RecordType = {
   DONE: 12,
   /** Ends what something else than a request has changed. */
   BOUNDARY: 13,
+  /** slot, what the backend's `trace` says of its node now */
+  TRACE: 14,
 } as const;
 
 /** The least words of a record after its first one, by type. */
@@ -56,6 +58,7 @@ export const LEAST_WORDS: Readonly<Record<number, number>> = {
   [RecordType.VERDICT]: 5,
   [RecordType.DONE]: 5,
   [RecordType.BOUNDARY]: 0,
+  [RecordType.TRACE]: 2,
 };
 
 /** What a DONE record has of the answer. */
@@ -70,4 +73,4 @@ export const AnswerKind = {
 /** Kinds of locks in a LOCK record. */
 export const LOCK_KINDS = ['posix', 'flock'] as const;
 
-export const JOURNAL = { name: 'session journal', magic: 0x4a534656, version: 3 } as const;
+export const JOURNAL = { name: 'session journal', magic: 0x4a534656, version: 4, oldest: 3 } as const;

@@ -47,6 +47,9 @@ export interface Left {
   readonly traces: ReadonlyMap<number, string>;
 }
 
+/** What these have done is told by the key of a node. */
+const OF_NODES: ReadonlySet<IntentKind> = new Set([IntentKind.LINK, IntentKind.REMOVAL, IntentKind.RENAME]);
+
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
 
 interface Listing {
@@ -157,6 +160,12 @@ class Reader {
           trace,
           held: known?.low === low && known.high === high ? known.held : 0,
         });
+        return;
+      }
+      case RecordType.TRACE: {
+        const { text } = readText(w, at + 1, end, JOURNAL.name);
+        const node = this.#nodes.get(w[at]!);
+        if (node !== undefined) node.trace = text;
         return;
       }
       case RecordType.HELD: {
@@ -394,7 +403,9 @@ class Reader {
     if (!Object.values(IntentKind).includes(kind)) throw new RangeError(`session journal: an intent ${kind}`);
     const { text: name, next } = readText(w, at + 9, end, JOURNAL.name);
     const { text: newName, next: keyAt } = readText(w, next, end, JOURNAL.name);
-    const key = this.#key(keyAt, end);
+    // Of a node that guests know, only the slot is there.
+    const key = this.#key(keyAt, end) ?? this.#nodes.get((w[keyAt]! >>> 2) - 1)?.key;
+    if (key === undefined && OF_NODES.has(kind)) return [];
     const unique = [w[at + 1]!, w[at + 2]!] as const;
     const [size, length] = [readWide(w, at + 6), w[at + 8]!];
     const node = this.#index(w[at + 4]!);

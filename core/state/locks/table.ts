@@ -1,5 +1,5 @@
 import { Errno, LockHold } from '../../backend/index.js';
-import { inTurns } from '../in-turns.js';
+import { eachInTurns } from '../../backend/in-turns.js';
 import { wouldDeadlock } from './deadlock.js';
 import { FileRanges, type Range } from './file-ranges.js';
 import { OwnerRanges } from './owner-ranges.js';
@@ -450,7 +450,7 @@ export class LockTable<N> {
       if (flock) this.#dropFlock(session, file, owner);
       this.#settle(file, owner);
     };
-    return inTurns(0, steps.length, drop, STEPS_AT_ONCE);
+    return eachInTurns(0, steps.length, drop, STEPS_AT_ONCE);
   }
 
   /** @param most ranges that are removed. */

@@ -211,7 +211,7 @@ describe('a session journal', () => {
     await session.close();
   });
 
-  test('leaves out what a guest has of a node whose key cannot be told any more', async () => {
+  test('knows a node whose key cannot be told any more, and leaves out one whose key never could', async () => {
     const memory = new PlainMemory(WORDS);
     const tiny = new TinyBackend();
     const running = await journaled(tiny, memory);
@@ -231,7 +231,17 @@ describe('a session journal', () => {
       await client.releasedir(ROOT, fh);
       session.submit();
     }
-    const { saved } = replay(memory)!;
+    const known = replay(memory)!.saved;
+    assert.deepEqual(known.sessions[0]!.lookups, [[1, 1]]);
+    assert.equal(known.sessions[0]!.handles.length, 1);
+    assert.equal(known.locks.locks.length, 1);
+
+    const other = new PlainMemory(WORDS);
+    const holder = { hold: () => 1, drop: () => undefined };
+    const begun = new Journal(running.export, { memory: other, holder, log: running.log });
+    begun.register(session, { connection: 0, socket: 0 });
+    begun.begin();
+    const { saved } = replay(other)!;
     assert.deepEqual(saved.sessions[0]!.lookups, []);
     assert.deepEqual(saved.sessions[0]!.handles, []);
     assert.deepEqual(saved.locks.locks, []);
