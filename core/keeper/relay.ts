@@ -120,7 +120,9 @@ export class Relay implements ChannelReceiver {
    * @throws OffersLess if it refuses something; FrontEndError if it has gone.
    */
   async attach(engine: FrontEndChannel): Promise<void> {
-    if (!this.setup.isEmpty) for (const said of this.setup.replay()) await this.#say(engine, said);
+    // On a busy machine each answer that is waited for takes both processes' turns.
+    if (!this.setup.isEmpty)
+      for (const part of this.setup.replay()) await Promise.all(part.map((said) => this.#say(engine, said)));
     this.#engine = engine;
     this.goOn();
   }
@@ -209,14 +211,18 @@ export class Relay implements ChannelReceiver {
   async check(engine: FrontEndChannel): Promise<void> {
     const { setup } = this;
     if (setup.isEmpty) return;
-    const features = setup.features & ~(await ask(engine, 'GET_FEATURES'));
-    if (features !== 0n) throw new OffersLess(`it does not offer feature bits 0x${features.toString(16)}`);
     // CONFIG is offered to those only who say this first.
     engine.send(Request.SET_OWNER, EMPTY, [], 0);
-    const protocol = setup.protocolFeatures & ~(await ask(engine, 'GET_PROTOCOL_FEATURES'));
+    const [offered, offeredProtocol, queues] = await Promise.all([
+      ask(engine, 'GET_FEATURES'),
+      ask(engine, 'GET_PROTOCOL_FEATURES'),
+      ask(engine, 'GET_QUEUE_NUM'),
+    ]);
+    const features = setup.features & ~offered;
+    if (features !== 0n) throw new OffersLess(`it does not offer feature bits 0x${features.toString(16)}`);
+    const protocol = setup.protocolFeatures & ~offeredProtocol;
     if (protocol !== 0n)
       throw new OffersLess(`it does not offer protocol feature bits 0x${protocol.toString(16)}`);
-    const queues = Number(await ask(engine, 'GET_QUEUE_NUM'));
     if (queues < setup.rings) throw new OffersLess(`it has ${queues} queues, not ${setup.rings}`);
   }
 

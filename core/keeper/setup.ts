@@ -41,6 +41,9 @@ const BEFORE_MEMORY = [
 const AFTER_MEMORY = [Request.SET_LOG_BASE, Request.SET_LOG_FD, Request.SET_INFLIGHT_FD] as const;
 const LAST = new Set<number>([...BEFORE_MEMORY, ...AFTER_MEMORY, Request.SET_STATUS]);
 
+/** Messages that are said before the first of them is answered. */
+const SAID_TOGETHER = 32;
+
 /** Bytes of the shortest message about a queue. The engine refuses shorter ones. */
 const RING_BYTES = 8;
 
@@ -159,18 +162,16 @@ export class Setup {
     });
   }
 
-  /** Everything, in an order in which an engine takes it. */
-  *replay(): Generator<Said> {
-    for (const request of BEFORE_MEMORY) yield* this.#lastOf(request);
-    yield* this.#memory;
-    for (const request of AFTER_MEMORY) yield* this.#lastOf(request);
-    for (const { said } of this.#rings.values()) {
-      for (const request of RING) {
-        const one = said.get(request);
-        if (one !== undefined) yield one;
-      }
-    }
-    yield* this.#lastOf(Request.SET_STATUS);
+  /**
+   * Everything, in an order in which an engine takes it. What is said together need not be answered
+   * one by one; queues come after what they need.
+   */
+  *replay(): Generator<readonly Said[]> {
+    yield* parts([...this.#each(BEFORE_MEMORY), ...this.#memory, ...this.#each(AFTER_MEMORY)]);
+    const rings = [...this.#rings.values()].flatMap(({ said }) =>
+      RING.flatMap((request) => said.get(request) ?? []),
+    );
+    yield* parts([...rings, ...this.#each([Request.SET_STATUS])]);
   }
 
   close(): void {
@@ -180,9 +181,8 @@ export class Setup {
     for (const { said } of this.#rings.values()) for (const one of said.values()) closeAll(one);
   }
 
-  *#lastOf(request: number): Generator<Said> {
-    const one = this.#last.get(request);
-    if (one !== undefined) yield one;
+  #each(requests: readonly number[]): Said[] {
+    return requests.flatMap((request) => this.#last.get(request) ?? []);
   }
 
   /** The queue that a message is about: the first 32 bits, of which descriptors' messages use 8. */
@@ -241,6 +241,11 @@ function drop(map: Map<number, Said>, request: number): void {
   const old = map.get(request);
   if (old !== undefined) closeAll(old);
   map.delete(request);
+}
+
+/** Few enough for the buffer of a socket. */
+function* parts(all: readonly Said[]): Generator<readonly Said[]> {
+  for (let at = 0; at < all.length; at += SAID_TOGETHER) yield all.slice(at, at + SAID_TOGETHER);
 }
 
 function closeAll({ fds }: Said): void {

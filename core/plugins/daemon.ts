@@ -49,7 +49,7 @@ import { Events } from './events.js';
 import type { CheckedExport, ServedExport } from './served-export.js';
 import { COMMON, exportChanges, placeOf, refuseInUse } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
-import { type BackendSource, isNamed, kindOf } from './backend-source.js';
+import { type BackendSource, isBackend, isNamed, kindOf } from './backend-source.js';
 import { openExport, reopenExport, takeOverExport, type OpenExportOptions } from './open-export.js';
 import {
   contentsMemory,
@@ -435,9 +435,11 @@ export class Daemon {
   }
 
   async #start(options: DaemonOptions): Promise<void> {
+    const configs = await checked(options);
+    // Guests of the engine before may wait for all that comes after the beginning.
+    if (this.#keeper !== undefined) await this.#prepare(configs, options);
     const beginning = await this.#keeper?.begin();
     const restored: (RestoredExport | undefined)[] = [];
-    const configs = await checked(options);
     const shared = new Map<string, { readonly config: CheckedExport; readonly one: Export }>();
     const opened: OpenedExport[] = [];
     for (const [index, config] of configs.entries()) {
@@ -479,6 +481,13 @@ export class Daemon {
         readOnly: this.#exports.map(({ backend }) => isReadOnly(backend)),
       },
     );
+  }
+
+  /** Loads what the backends of all exports need. */
+  async #prepare(configs: readonly CheckedExport[], { backends, folder }: DaemonOptions): Promise<void> {
+    const sources = [...configs.map(({ backend }) => backend), ...Object.values(backends ?? {})];
+    for (const source of sources)
+      if (!isNamed(source) && !isBackend(source)) await this.#registry.prepare(source, folder);
   }
 
   /** Opens an export, with the state of the process before this one if there is any. */

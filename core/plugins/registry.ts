@@ -89,6 +89,8 @@ export interface CheckedSpec {
 export class BackendRegistry {
   readonly #plugins = new Map<string, BackendPlugin>();
   readonly #checked: readonly CheckedSpec[];
+  /** Those of {@link prepare}. */
+  readonly #prepared: (CheckedSpec & { readonly plugin: BackendPlugin })[] = [];
 
   /** @param checked backends that are made without their schemas; see {@link checkOnce}. */
   constructor(checked: readonly CheckedSpec[] = []) {
@@ -151,6 +153,24 @@ export class BackendRegistry {
   }
 
   /**
+   * Loads and checks what {@link create} needs, so that it makes the backend at once later. A
+   * mistake is left to that.
+   */
+  async prepare(spec: BackendSpec, folder?: string): Promise<void> {
+    const names = Object.keys(BUILT_IN);
+    const within = [...textsIn(spec)].filter((text) => names.includes(text));
+    try {
+      await Promise.all([spec.type, ...within].map((type) => makerOf(type)?.()));
+      if (specOf(this.#checked, spec) !== undefined) return;
+      const plugin = await this.load(spec.type, folder);
+      await Promise.all(within.map((type) => this.load(type, folder)));
+      this.#prepared.push({ spec, options: await this.check(spec, { folder }), plugin });
+    } catch {
+      // It is told where it is needed.
+    }
+  }
+
+  /**
    * The file from which a plugin is loaded. Undefined for a registered or built-in plugin, and if
    * the file is not found.
    */
@@ -207,7 +227,9 @@ export class BackendRegistry {
       continues,
       createBackend: (inner) => this.#create(inner, { log, folder, continues }, depth + 1),
     };
-    const checked = this.#checked.find((one) => isDeepStrictEqual(one.spec, spec));
+    const prepared = specOf(this.#prepared, spec);
+    if (prepared !== undefined) return prepared.plugin.create(prepared.options as never, environment);
+    const checked = specOf(this.#checked, spec);
     const maker = checked === undefined ? undefined : await makerOf(type)?.();
     if (checked !== undefined && maker !== undefined)
       return maker.create(checked.options as never, environment);
@@ -223,6 +245,17 @@ function loadSchemas(): Promise<typeof import('./options/option-descriptions.js'
 
 function makerOf(type: string): BuiltIn['make'] {
   return Object.hasOwn(BUILT_IN, type) ? BUILT_IN[type]!.make : undefined;
+}
+
+function specOf<One extends CheckedSpec>(all: readonly One[], spec: BackendSpec): One | undefined {
+  return all.find((one) => isDeepStrictEqual(one.spec, spec));
+}
+
+/** All texts in a value, such as the kinds of layers. */
+function* textsIn(value: unknown): Generator<string> {
+  if (typeof value === 'string') yield value;
+  else if (typeof value === 'object' && value !== null)
+    for (const one of Object.values(value)) yield* textsIn(one);
 }
 
 function isPath(type: string): boolean {

@@ -49,6 +49,31 @@ test('a module is found by its path, from the folder of the configuration', asyn
   assert.deepEqual((backend as unknown as { options: unknown }).options, { a: 1 });
 });
 
+test('a backend that was prepared is made without another look at its module or options', async () => {
+  const file = join(folder, 'once.mjs');
+  writeFileSync(
+    file,
+    plugin.replace(
+      'safeParse: (data) =>',
+      'safeParse: (data) => (globalThis.looks = (globalThis.looks ?? 0) + 1) &&',
+    ),
+  );
+  const once = new BackendRegistry();
+  const looks = (): number => (globalThis as { looks?: number }).looks ?? 0;
+  await once.prepare({ type: './once.mjs', a: 1 }, folder);
+  assert.equal(looks(), 1);
+  rmSync(file);
+  const backend = await once.create({ type: './once.mjs', a: 1 }, { log, folder });
+  assert.deepEqual((backend as unknown as { options: unknown }).options, { a: 1 });
+  assert.equal(looks(), 1);
+});
+
+test('a mistake in a backend that is prepared is told when it is made', async () => {
+  const given = { type: 'memfs', nothing: 1 };
+  await registry.prepare(given);
+  await assert.rejects(registry.create(given, { log }), refused(/nothing/));
+});
+
 test('a package is found by its name, from the folder of the configuration', async () => {
   const home = join(folder, 'node_modules', 'virtiofs-kit-tiny');
   mkdirSync(home, { recursive: true });
