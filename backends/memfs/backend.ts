@@ -77,6 +77,8 @@ const ATIME_AGE_SECONDS = 86_400;
  * refills.
  */
 export class MemfsBackend implements Backend<Inode, OpenFile> {
+  /** A node is the file itself, which `inodes` bounds. */
+  readonly nodeBytes = 0;
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;
   #host: BackendHost | undefined = undefined;

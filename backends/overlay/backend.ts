@@ -9,6 +9,7 @@ import {
   FsError,
   type Health,
   ModeBits,
+  nodeBytesOf,
   type NodeKey,
   run,
   type Semantics,
@@ -51,6 +52,9 @@ export interface OverlayBackend extends Backend<OverlayNode, OverlayFile> {
    */
   saveLayer(file: string): Promise<void>;
 }
+
+/** What a node of the union takes, with its name, in bytes. */
+const NODE_BYTES = 768;
 
 /** Methods that the overlay has only if its upper has them. */
 const FROM_UPPER = [
@@ -105,6 +109,8 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
   const backend: OverlayBackend = {
     cache: combinedCache(layers),
     semantics: semanticsOf(layers),
+    // Most files are in one layer.
+    nodeBytes: NODE_BYTES + Math.max(...layers.map(nodeBytesOf)),
     get union(): Union {
       return union();
     },

@@ -85,6 +85,8 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
   const backend: Backend<Node, OpenFile> = {
     cache,
     semantics,
+    // Under Landlock and without handles a node has its name.
+    nodeBytes: 512,
     mount(host: BackendHost): Node {
       watches.mounted(host);
       if (!canImpersonate()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);

@@ -42,6 +42,8 @@ const FILTERED = 2;
 /** Serves a bucket read-only; `WritableBackend` adds the changes. */
 export class ReadingBackend implements Backend<Node, OpenFile> {
   readonly cache: Partial<CachePolicy>;
+  /** As what is known of a name is reckoned with, `tree/`. */
+  readonly nodeBytes = 1024;
   protected readonly options: S3Options;
   #mounted: MountedBucket | undefined;
   #host: BackendHost | undefined;

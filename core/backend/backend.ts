@@ -238,6 +238,16 @@ export interface Backend<N extends object = object, F = unknown> {
   readonly cache?: Partial<CachePolicy>;
   /** Behaviour that no method's presence can show. Read when a guest mounts. */
   readonly semantics?: Semantics;
+  /**
+   * Bytes of the JavaScript heap that the backend keeps for a node from its first return until
+   * `forget`, with the longest name that a guest can choose if it keeps that: what its objects,
+   * maps and strings take, not what guests store in the file. The engine limits by it how many
+   * nodes guests know at a time, so that they are refused (ENFILE) before the heap is full. To
+   * measure it: `process.memoryUsage().heapUsed` after a collection, before and after 100,000
+   * look-ups of names of 255 bytes. A composition adds what the backends below have: `wrap` does.
+   * Read once, after `mount`. Absent: 256.
+   */
+  readonly nodeBytes?: number;
 
   /**
    * Begins service. Called once, before anything else.

@@ -2,6 +2,14 @@ import { accelerate, acceleratorOf, type Accelerator } from './accelerator.js';
 import type { Backend, CachePolicy, Semantics } from './backend.js';
 import { backendMethods, type BackendMethod, requireBackend } from './methods.js';
 
+/** What a backend that does not say it is taken to keep for a node, in bytes. */
+const USUAL_NODE_BYTES = 256;
+
+/** Bytes of the heap that a backend keeps for a node that guests know. */
+export function nodeBytesOf<N extends object, F>({ nodeBytes = USUAL_NODE_BYTES }: Backend<N, F>): number {
+  return nodeBytes;
+}
+
 /** A wrapper's version of a method: the arguments are those of the method, after `next`. */
 export type Override<Method> = Method extends (...args: infer Arguments) => infer Result
   ? (next: Method, ...args: Arguments) => Result
@@ -25,6 +33,11 @@ export interface WrapOptions<N extends object, F> {
   readonly cache?: (inner: Partial<CachePolicy> | undefined) => Partial<CachePolicy> | undefined;
   /** The semantics, made of the inner one's. Default: the inner one's. */
   readonly semantics?: (inner: Semantics | undefined) => Semantics | undefined;
+  /**
+   * Bytes of the heap that the wrapper itself keeps for a node, as {@link Backend.nodeBytes}. They
+   * are added to the inner backend's. Default: 0.
+   */
+  readonly nodeBytes?: number;
 }
 
 /** Methods besides `read` that tell of a file's content. */
@@ -83,7 +96,7 @@ export function wrap<N extends object, F>(
   options: WrapOptions<N, F> = {},
 ): Backend<N, F> {
   requireBackend(inner);
-  const { without = [], add = {}, cache, semantics } = options;
+  const { without = [], add = {}, cache, semantics, nodeBytes = 0 } = options;
   const removed = new Set<BackendMethod>(without);
   const isReplaced = (name: BackendMethod): boolean =>
     !removed.has(name) &&
@@ -107,6 +120,9 @@ export function wrap<N extends object, F>(
     },
     get semantics() {
       return semantics === undefined ? inner.semantics : semantics(inner.semantics);
+    },
+    get nodeBytes() {
+      return nodeBytesOf(inner) + nodeBytes;
     },
   } as Backend<N, F>;
   const accelerator = acceleratorOf(inner);

@@ -19,14 +19,17 @@ export class Budget {
     return own < this.limit - this.#used;
   }
 
-  take(): void {
-    this.#used += 1;
+  take(amount = 1): void {
+    this.#used += amount;
   }
 
-  give(): void {
-    this.#used -= 1;
+  give(amount = 1): void {
+    this.#used -= amount;
   }
 }
+
+/** Bytes of heap for the nodes that all guests know: two thirds, so that the first get a third. */
+export const nodeBudget = new Budget(Math.floor((heapLimit * 2) / 3));
 
 /** Bytes of heap for an open file or directory: its object, a directory's stream, and its place. */
 const HANDLE_BYTES = 1024;

@@ -1,5 +1,6 @@
 import { acceleratorOf, type Accelerator, type LastingMemory } from '../backend/accelerator.js';
 import {
+  nodeBytesOf,
   requireBackend,
   type Backend,
   type BackendHost,
@@ -8,6 +9,7 @@ import {
   type NodeChange,
 } from '../backend/index.js';
 import { heapLimit, memoryLimit } from '../backend/limits.js';
+import { nodeBudget } from './budgets.js';
 import { ListingBudget } from './directory-stream.js';
 import type { Slot } from './ids.js';
 import type { Journal } from './journal/index.js';
@@ -20,7 +22,10 @@ export type ChangeListener = (node: object, change: NodeChange) => void;
 
 /** Limits on the state that guests can make an export keep. */
 export interface ExportLimits {
-  /** Nodes that all guests together know; beyond it a lookup gives ENFILE. At most 2^30. */
+  /**
+   * Nodes that all guests together know; beyond it a lookup gives ENFILE. At most 2^30. Absent:
+   * what a third of the heap holds, by what the backend keeps for each, 4,194,304 at most.
+   */
   readonly nodes: number;
   /** Open files and directories of one guest; beyond it ENFILE. At most 2^30. */
   readonly handles: number;
@@ -36,13 +41,13 @@ export interface ExportLimits {
   readonly listings: number;
 }
 
-/** Bytes of memory for a known node and for a lock, the shared layer's and passthrough's part. */
-const NODE_BYTES = 366;
+/** Bytes of the heap for a known node, beside the backend's (`nodeBytes`), and for a lock. */
+const NODE_BYTES = 128;
 const LOCK_BYTES = 256;
+const MOST_NODES = 4_194_304;
 
 /** By what the heap and the machine (or cgroup) hold, so that a guest is refused well before. */
-export const defaultExportLimits: ExportLimits = {
-  nodes: Math.min(4_194_304, Math.floor(heapLimit / 3 / NODE_BYTES)),
+export const defaultExportLimits: Omit<ExportLimits, 'nodes'> = {
   handles: 1_048_576,
   remembered: 0,
   locks: { totalLocks: Math.min(1_048_576, Math.floor(heapLimit / 16 / LOCK_BYTES)) },
@@ -113,7 +118,9 @@ export class Export {
     this.accelerator = acceleratorOf(backend) ?? {};
     this.log = options.log;
     this.cache = { ...defaultCachePolicy, ...backend.cache, ...options.cache };
-    this.limits = { ...defaultExportLimits, ...options.limits };
+    const nodeBytes = NODE_BYTES + nodeBytesOf(backend);
+    const defaultNodes = Math.min(MOST_NODES, Math.floor(heapLimit / 3 / nodeBytes));
+    this.limits = { ...defaultExportLimits, nodes: defaultNodes, ...options.limits };
     this.localLocks = options.localLocks === true;
     const report = (err: unknown): void => this.log.error({ err }, 'forgetting a node failed');
     const nodes = new NodeTable(
@@ -123,6 +130,7 @@ export class Export {
       report,
       this.accelerator.slots,
       this.limits.remembered,
+      { budget: nodeBudget, bytes: nodeBytes },
     );
     this.nodes = nodes;
     this.listings = new ListingBudget(this.limits.listings);
@@ -217,6 +225,7 @@ export class Export {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.nodes.discharge();
     await this.hostLocks?.settled();
     await this.backend.unmount?.();
   }

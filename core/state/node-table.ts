@@ -1,5 +1,6 @@
 import { acceleratorOf, engineSlot, type Accelerator } from '../backend/accelerator.js';
 import type { Backend, NodeKey } from '../backend/index.js';
+import type { Budget } from './budgets.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { RememberedNodes } from './remembered-nodes.js';
 import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from './identity.js';
@@ -18,6 +19,13 @@ const FORGOTTEN_AT_ONCE = 512;
 
 interface Slotted {
   [engineSlot]: Slot;
+}
+
+/** What each node takes of a budget that tables share. */
+export interface NodeCharge {
+  readonly budget: Budget;
+  /** Bytes, more than 0. */
+  readonly bytes: number;
 }
 
 /** Told of changes of a {@link NodeTable}. */
@@ -44,6 +52,7 @@ export interface NodeObserver {
 export class NodeTable {
   readonly #backend: Backend;
   readonly #limit: number;
+  readonly #charge: NodeCharge | undefined;
   /** Node id and generation, by slot. For a free slot `#idLow` is the next free slot. */
   #idLow = new Int32Array(FIRST_CAPACITY);
   #idHigh = new Int32Array(FIRST_CAPACITY);
@@ -88,6 +97,7 @@ export class NodeTable {
    * @param report is told of what the backend's `forget` throws.
    * @param isSlotted whether every node has a place for its slot.
    * @param remembered how many forgotten nodes are remembered, of a backend with keys.
+   * @param charge what a node takes of a budget beside the limit. Absent: nothing.
    */
   constructor(
     backend: Backend,
@@ -96,7 +106,9 @@ export class NodeTable {
     report: (error: unknown) => void,
     isSlotted = false,
     remembered = 0,
+    charge?: NodeCharge,
   ) {
+    this.#charge = charge;
     this.#backend = backend;
     this.#report = report;
     this.remembered = new RememberedNodes(remembered);
@@ -112,6 +124,19 @@ export class NodeTable {
   /** How many nodes may be known at a time. */
   get limit(): number {
     return this.#limit;
+  }
+
+  /** Whether there is room for one more node. */
+  get #hasRoom(): boolean {
+    const charge = this.#charge;
+    return (
+      this.#size < this.#limit && (charge === undefined || charge.budget.allows(this.#size * charge.bytes))
+    );
+  }
+
+  /** The nodes take nothing of the shared budget any more: the table is not used again. */
+  discharge(): void {
+    this.#charge?.budget.give(this.#size * this.#charge.bytes);
   }
 
   /** The number of known nodes. */
@@ -144,7 +169,7 @@ export class NodeTable {
   intern(node: object): Slot {
     const known = this.slotOf(node);
     if (known !== NO_SLOT) return known;
-    if (this.#size >= this.#limit) return NO_SLOT;
+    if (!this.#hasRoom) return NO_SLOT;
     const identity = this.#identity;
     const key = this.#backend.key?.(node);
     if (key === undefined) this.#counter.identify(identity);
@@ -166,7 +191,7 @@ export class NodeTable {
   restore(node: object, low: NodeIdLow, high: NodeIdHigh, generation: NodeGeneration): Slot {
     const known = this.slotOf(node);
     if (known !== NO_SLOT) return known;
-    if (this.#size >= this.#limit) return NO_SLOT;
+    if (!this.#hasRoom) return NO_SLOT;
     const identity = this.#identity;
     identity[LOW] = low;
     identity[HIGH] = high;
@@ -318,6 +343,7 @@ export class NodeTable {
     if (this.#slots === undefined) (node as Slotted)[engineSlot] = NO_SLOT;
     else this.#slots.delete(node);
     this.#size -= 1;
+    this.#charge?.budget.give(this.#charge.bytes);
     this.#nodes[slot] = undefined;
     this.#idLow[slot] = this.#freeSlot;
     this.#freeSlot = slot;
@@ -364,6 +390,7 @@ export class NodeTable {
     if (this.#slots === undefined) (node as Slotted)[engineSlot] = slot;
     else this.#slots.set(node, slot);
     this.#size += 1;
+    this.#charge?.budget.take(this.#charge.bytes);
     if (this.#size * 2 > this.#index.length) this.#rebuildIndex(this.#index.length * 2);
     else this.#link(slot);
     return slot;

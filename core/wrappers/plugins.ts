@@ -56,7 +56,10 @@ const cachedKind = definePlugin({
   description: 'another backend with names, attributes and content kept in memory',
   options: z.strictObject({
     of: inner,
-    bytes: size.optional().describe('all that is kept; default 64m').meta({ placeholder: 'SIZE' }),
+    bytes: size
+      .optional()
+      .describe('all that is kept; default 64m, or an eighth of the heap if less')
+      .meta({ placeholder: 'SIZE' }),
     names: seconds.optional().describe('seconds for which names and listings count; default 10'),
     missing: seconds.optional().describe('seconds for which a missing name is missing; default 1'),
     attributes: seconds.optional().describe('seconds for which attributes and content count; default 10'),

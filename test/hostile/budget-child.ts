@@ -10,6 +10,7 @@ import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
 import { heapLimit } from '../../core/backend/limits.js';
 import { defaultExportLimits } from '../../core/state/export.js';
+import { cached, encrypted, quota } from '../../core/wrappers/index.js';
 import { eventfd } from '../../core/system/index.js';
 import { MemoryLog } from '../support/engine.js';
 import { floods, groundOf } from '../support/floods.js';
@@ -21,10 +22,10 @@ import { TinyBackend, TinyNode } from '../support/tiny-backend.js';
  * One guest takes as much as it gets of one resource, with default limits. Then two others work,
  * on the same export and on another.
  *
- *   node budget-child.js FLOOD memfs|passthrough|overlay|union|copied|endless
+ *   node budget-child.js FLOOD memfs|passthrough|overlay|union|copied|endless|stacked
  *
  * `copied` is passthrough as an object of somebody's own: the engine does not know of descriptors.
- * `endless` has a file of every name.
+ * `endless` has a file of every name; `stacked` has it below several wrappers.
  */
 
 /** Refusals in a row after which a resource is exhausted. */
@@ -63,12 +64,28 @@ class Endless extends TinyBackend {
     return { node, attributes: this.getattr(node) };
   }
 }
+/** Below a directory of the root it has a file of every name, once there is a flood. */
+class EndlessBelow extends Endless {
+  override lookup(parent: TinyNode, name: string): Entry<TinyNode> | undefined {
+    const found = super.lookup(parent, name);
+    if (found !== undefined || parent === this.root || !isFlooding) return found;
+    return super.lookup(parent, 'endless');
+  }
+}
+let isFlooding = false;
+
+function stacked(): Backend {
+  const inner = quota(new EndlessBelow() as Backend, { inodes: 2 ** 40 });
+  return cached(encrypted(inner, { key: Buffer.alloc(32, 'key') }) as Backend, { names: Infinity });
+}
+
 const ONE_FILE = new TinyNode(FileType.REGULAR | 0o644);
 
 async function open(name: string) {
   const objects: Readonly<Record<string, () => Backend | Promise<Backend>>> = {
     copied: () => copied(name),
     endless: () => new Endless(),
+    stacked,
   };
   return openExport(
     (await objects[type]?.()) ?? backend(name),
@@ -111,6 +128,7 @@ const greedy = await guest(shared);
 const other = await guest(shared);
 const beside = await guest(await open('two'));
 const ground = await groundOf(greedy, 'ground');
+isFlooding = true;
 const refusals = new Map<string, number>();
 for (let inRow = 0; inRow < REFUSALS && taken < MOST;) {
   const code = await outcome(() => floods[flood]!(ground, taken));
@@ -142,6 +160,7 @@ console.log(
     limits: {
       heap: heapLimit,
       ...defaultExportLimits,
+      nodes: shared.limits.nodes,
       inodes: defaultInodes(),
       contentBytes: defaultSize(),
     },

@@ -9,6 +9,7 @@ import {
   gauge,
   type GuestBuffer,
   type NodeChange,
+  nodeBytesOf,
   OpenFlags,
   run,
   type Steps,
@@ -16,6 +17,7 @@ import {
   wait,
   wrap,
 } from '../../backend/index.js';
+import { heapLimit } from '../../backend/limits.js';
 import { Buffers } from '../buffers.js';
 import { NodesInUse } from '../nodes-in-use.js';
 import { Budget } from './budget.js';
@@ -23,7 +25,7 @@ import { type Clock, Known } from './known.js';
 
 /** What {@link cached} keeps, and how long. Times in seconds, 0 or more, or `Infinity`. */
 export interface CachedOptions {
-  /** All that is kept, about, in bytes. Default: 64 MiB. */
+  /** All that is kept, about, in bytes. Default: 64 MiB, or an eighth of the heap if less. */
   readonly bytes?: number | undefined;
   /** How long a name stands for its file, and a listing for its directory. Default: 10. */
   readonly names?: number | undefined;
@@ -35,8 +37,13 @@ export interface CachedOptions {
   readonly blockBytes?: number | undefined;
 }
 
+const DEFAULT_BYTES = Math.min(64 * 2 ** 20, Math.floor(heapLimit / 8));
+
 /** Buffers that are kept for the next reads. */
 const BUFFERS = 16;
+
+/** What is known of a node that guests use, in bytes: more than its budget counts. */
+const NODE_BYTES = 1024;
 
 /** How often a change counts as one of each directory in which it happens: before and after. */
 const TIMES_CHANGED = 2;
@@ -57,7 +64,7 @@ const LISTED_BYTES = 256;
 export function cached<N extends object, F>(
   inner: Backend<N, F>,
   {
-    bytes = 64 * 2 ** 20,
+    bytes = DEFAULT_BYTES,
     names = 10,
     missing = 1,
     attributes = 10,
@@ -92,7 +99,7 @@ export function cached<N extends object, F>(
     if (namesMs <= 0) return;
     const { node } = known;
     if (known.kept === undefined) nodes.hold(node, () => known);
-    known.keep(() => nodes.letGo(node));
+    known.keep(nodeBytesOf(inner), () => nodes.letGo(node));
     directory.setName(name, known, namesMs);
   }
 
@@ -404,7 +411,10 @@ export function cached<N extends object, F>(
       },
       metrics: (next) => [...next(), gauge('cache_bytes', 'What the cache keeps, about.', budget.bytes)],
     },
-    { add: { metrics: () => [gauge('cache_bytes', 'What the cache keeps, about.', budget.bytes)] } },
+    {
+      nodeBytes: NODE_BYTES,
+      add: { metrics: () => [gauge('cache_bytes', 'What the cache keeps, about.', budget.bytes)] },
+    },
   );
 }
 

@@ -143,14 +143,17 @@ export class Known<N extends object> {
     this.#budget.add(this.#listing);
   }
 
-  /** Keeps the node while the budget has room, also if no guest uses it. */
-  keep(letGo: () => void): void {
+  /**
+   * Keeps the node while the budget has room, also if no guest uses it.
+   * @param innerBytes what the inner backend keeps for it.
+   */
+  keep(innerBytes: number, letGo: () => void): void {
     if (this.kept !== undefined) return this.#budget.touch(this.kept);
     const drop = (): void => {
       this.kept = undefined;
       letGo();
     };
-    this.kept = { bytes: 5 * OVERHEAD_BYTES, drop };
+    this.kept = { bytes: 5 * OVERHEAD_BYTES + innerBytes, drop };
     this.#budget.add(this.kept);
   }
 

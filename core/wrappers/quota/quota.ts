@@ -32,6 +32,9 @@ export interface QuotaOptions {
   readonly xattrBytes?: number | undefined;
 }
 
+/** What is kept of a node, and of one whose extended attributes were set, in bytes. */
+const NODE_BYTES = 512;
+
 const UNLIMITED = Number.MAX_SAFE_INTEGER;
 
 /** One attribute of the largest size that Linux allows, and its name. */
@@ -249,7 +252,7 @@ export function quota<N extends object, F>(
       statfs: (next, node, context) =>
         andThen(next(node, context), (statistics) => usage.statistics(statistics)),
     },
-    { add: { statfs: () => usage.statistics({}) } },
+    { nodeBytes: NODE_BYTES, add: { statfs: () => usage.statistics({}) } },
   );
 }
 

@@ -14,6 +14,7 @@ import {
   type Health,
   type LockHold,
   type Metric,
+  nodeBytesOf,
   type NodeKey,
   OpenFlags,
   run,
@@ -75,6 +76,9 @@ export function routed({ mounts: byPath, rules = [] }: RoutedOptions): Backend<R
   return wrap<RoutedNode, unknown>(all, {}, { without });
 }
 
+/** What is kept of a node of the whole tree, in bytes. */
+const NODE_BYTES = 384;
+
 /** Methods that there are always. */
 const KEPT: ReadonlySet<string> = new Set(['mount', 'unmount', 'forget', 'lookup', 'getattr', 'readdir']);
 
@@ -111,6 +115,10 @@ class Routed implements Backend<RoutedNode> {
       data: data ?? 'auto',
       writeback: policies.every(({ writeback = false }) => writeback),
     };
+  }
+
+  get nodeBytes(): number {
+    return NODE_BYTES + Math.max(...this.#mounts.map(({ backend }) => nodeBytesOf(backend)));
   }
 
   get semantics(): Semantics {

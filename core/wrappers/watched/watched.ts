@@ -50,6 +50,9 @@ const MOST_PENDING_CHARACTERS = 2 ** 20;
 /** PATH_MAX of Linux, in characters: no program can name what has a longer path. */
 const MOST_PATH = 4096;
 
+/** What is kept of a node, with its name, in bytes. */
+const NODE_BYTES = 640;
+
 /** Readers of the control file at a time. */
 const READERS = 64;
 
@@ -395,6 +398,7 @@ export function watched<N extends object, F>(
         },
       },
       cache: capped,
+      nodeBytes: NODE_BYTES,
     },
   );
 }

@@ -5,6 +5,7 @@ import { describe, it, test, type TestContext } from 'node:test';
 import { accelerate, acceleratorOf, type Accelerator } from '../../../core/backend/accelerator.js';
 import {
   backendMethods,
+  nodeBytesOf,
   readOnly,
   UsageError,
   wrap,
@@ -474,4 +475,13 @@ describe('a copy that has lost the methods of its class', () => {
     });
     await assert.rejects(served, refusal);
   });
+});
+
+test('what a node takes is added up, whatever wraps what', () => {
+  const plain = new TinyBackend() as Backend;
+  const said = wrap(Object.assign(new TinyBackend(), { nodeBytes: 1000 }) as Backend, {});
+  assert.equal(nodeBytesOf(plain), 256);
+  assert.equal(nodeBytesOf(said), 1000);
+  assert.equal(nodeBytesOf(readOnly(wrap(said, {}, { nodeBytes: 70 }))), 1070);
+  assert.equal(nodeBytesOf(wrapEach(wrap(plain, {}, { nodeBytes: 5 }), (_method, next) => next())), 261);
 });

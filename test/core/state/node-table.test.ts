@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import { engineSlot } from '../../../core/backend/accelerator.js';
 import type { Backend } from '../../../core/backend/index.js';
+import { Budget } from '../../../core/state/budgets.js';
 import { LookupCounts, NO_SLOT, NodeTable, ROOT_SLOT } from '../../../core/state/index.js';
 import { withPlainNumbers } from '../../support/plain-numbers.js';
 import { checkProperty } from '../../support/random.js';
@@ -33,6 +34,15 @@ function table(
   };
   const root = make('root');
   return { nodes: new NodeTable(backend, root, limit, assert.ifError, make === slotted), forgotten, root };
+}
+
+/** Takes nodes until there is no room. @returns how many the table has then, the root included. */
+function fill(nodes: NodeTable): number {
+  for (let i = 0; ; i++) {
+    const slot = nodes.intern(plain(`k${i}`));
+    if (slot === NO_SLOT) return nodes.size;
+    nodes.reference(slot);
+  }
 }
 
 for (const [kind, make] of [
@@ -241,4 +251,22 @@ describe('lookup counts', () => {
     mine.clear();
     assert.equal(nodes.size, 1);
   });
+});
+
+it('node tables that share a budget leave half of what is left to others', () => {
+  const budget = new Budget(1200);
+  const open = () => {
+    const backend: Backend<Node> = {
+      mount: () => plain('root'),
+      lookup: () => undefined,
+      getattr: () => ({ mode: 0o40755 }),
+    };
+    const charge = { budget, bytes: 10 };
+    return new NodeTable(backend, plain('root'), 1e6, assert.ifError, false, 0, charge);
+  };
+  const [first, second] = [open(), open()];
+  assert.equal(fill(first), 60);
+  assert.equal(fill(second), 30);
+  first.discharge();
+  assert.equal(fill(second), 60);
 });
