@@ -58,7 +58,8 @@ export class Usage<N extends object, F> {
   async count(root: N): Promise<void> {
     this.#bytes = 0;
     this.#inodes = 0;
-    const linked = new Set<N>();
+    /** Files that have further names, and how many of these are to come. */
+    const linked = new Map<N, number>();
     const directories: N[] = [root];
     let seen = 0;
     for (let at = directories.pop(); at !== undefined; at = directories.pop()) {
@@ -70,15 +71,22 @@ export class Usage<N extends object, F> {
         const { node, attributes } = found;
         const isParent = isDirectory(attributes);
         this.#inodes += 1;
+        if (isParent) {
+          directories.push(node);
+          continue;
+        }
+        const others = (linked.get(node) ?? attributes.nlink ?? 1) - 1;
         if (!linked.has(node)) this.#bytes += chargedSize(attributes);
-        // Kept until the end, so that its other names give the same object.
-        if (!isParent && (attributes.nlink ?? 1) > 1) linked.add(node);
-        else if (!isParent) this.#inner.forget?.(node);
-        if (isParent) directories.push(node);
+        // Kept until its other names have come, so that they give the same object.
+        if (others > 0) linked.set(node, others);
+        else {
+          linked.delete(node);
+          this.#inner.forget?.(node);
+        }
       }
       if (at !== root) this.#inner.forget?.(at);
     }
-    for (const node of linked) this.#inner.forget?.(node);
+    for (const node of linked.keys()) this.#inner.forget?.(node);
   }
 
   async #list(node: N): Promise<Iterable<DirectoryEntry> | AsyncIterable<DirectoryEntry>> {
