@@ -67,6 +67,16 @@ export const optionsSchema = z.strictObject({
         'headers: those of its content alone, and grants, tags, class, encryption and lock are those of a new object',
     ),
   readOnly: z.boolean().default(false).describe('refuse every change'),
+  refuseDelete: z
+    .boolean()
+    .default(false)
+    .describe('refuse to remove or rename what is in the bucket (EPERM)'),
+  refuseOverwrite: z
+    .boolean()
+    .default(false)
+    .describe(
+      'refuse to write to, cut or replace a file that has content in the bucket (EPERM); who makes a file may write it until it is closed',
+    ),
   cacheDir: z
     .string()
     .optional()
@@ -159,6 +169,18 @@ export const optionsSchema = z.strictObject({
     'size of the first thousand parts of a large upload; it doubles with each further thousand',
   ),
   copyLimit: bytes(5 * MiB, 5 * 2 ** 30, '1g').describe('size from which the server copies in parts'),
+  acl: z
+    .enum([
+      'private',
+      'public-read',
+      'public-read-write',
+      'authenticated-read',
+      'aws-exec-read',
+      'bucket-owner-read',
+      'bucket-owner-full-control',
+    ])
+    .optional()
+    .describe('canned ACL of new objects; what is rewritten keeps its grants'),
   storageClass: z.string().optional().describe('storage class of what is written'),
   encryption: z
     .enum(['none', 'sse-s3', 'sse-kms', 'sse-c'])

@@ -242,7 +242,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
 
   /** Milliseconds for which answers of the bucket are valid here. */
   protected get ttl(): number {
-    return this.options.metadataTtl * 500;
+    return Math.min(this.options.metadataTtl * 500, performance.now() - this.mounted.refreshedAt);
   }
 
   protected deadline(context?: Context): Deadline {

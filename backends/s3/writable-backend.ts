@@ -180,10 +180,28 @@ export class WritableBackend extends ReadingBackend {
     });
   }
 
+  /** @throws EPERM where the options keep what is in the bucket under its name. */
+  #mayGo(node: Node): void {
+    const isInBucket = node.kind === 'directory' || node.etag !== undefined;
+    if (this.options.refuseDelete && isInBucket) throw FsError.of('EPERM');
+  }
+
+  /** @throws EPERM where the options keep a file as it is. */
+  #mayReplace(node: Node): void {
+    const hasContent = node.kind === 'file' && (node.version.object?.size ?? 0) > 0;
+    if (this.options.refuseOverwrite && hasContent) throw FsError.of('EPERM');
+  }
+
+  #mayOpen(node: Node, flags: number): void {
+    const isRead = (flags & OpenFlags.ACCESS_MODE) === OpenFlags.READ_ONLY;
+    if (!isRead || (flags & OpenFlags.TRUNC) !== 0) this.#mayReplace(node);
+  }
+
   async #unlink(node: FileNode, directory: Directory, deadline: Deadline): Promise<void> {
     const { files, services, tree } = this.mounted;
     const key = services.keys.file(pathOf(node));
     await files.reconcile(node);
+    this.#mayGo(node);
     const undo = await files.preserve(node);
     const { staged } = node;
     const obsolete = node.etag === undefined ? undefined : { key, etag: node.etag };
@@ -245,6 +263,7 @@ export class WritableBackend extends ReadingBackend {
       const found = await this.find(directory, name, this.ttl, () => deadline);
       if (found === undefined) throw FsError.of('ENOENT');
       const node = this.directory(found);
+      this.#mayGo(node);
       await this.#mustBeEmpty(node, deadline);
       await this.#anchor(directory, deadline);
       tree.leaving(node, pathOf(node));
@@ -331,6 +350,8 @@ export class WritableBackend extends ReadingBackend {
     const replaced = await this.find(to, newName, maxAge, () => deadline);
     if (replaced === node) return;
     if (replaced !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
+    this.#mayGo(node);
+    if (replaced !== undefined) this.#mayReplace(replaced);
     await this.#anchor(from, deadline);
     if (node.kind === 'directory') await this.#renameDirectory(node, to, newName, replaced, deadline);
     else {
@@ -372,6 +393,7 @@ export class WritableBackend extends ReadingBackend {
 
   override open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
     this.#tellLoss(pathOf(node));
+    this.#mayOpen(node, flags);
     const opened = super.open(node, flags, context);
     if ((flags & OpenFlags.TRUNC) === 0) return opened;
     return andThen(opened, (done) => this.#resize(this.file(node), 0, context).then(() => done));
@@ -401,6 +423,7 @@ export class WritableBackend extends ReadingBackend {
       const found = await this.find(directory, name, this.ttl, () => deadline);
       if (found !== undefined) {
         const node = this.file(found);
+        this.#mayOpen(node, flags);
         const file = files.open(node, append);
         if ((flags & OpenFlags.TRUNC) !== 0) await this.#resize(node, 0, context);
         return { ...this.entry(node), file };
@@ -512,6 +535,7 @@ export class WritableBackend extends ReadingBackend {
       if (node.kind === 'directory') await this.#setDirectory(node, apply(node.posix), deadline);
       else {
         if (file !== undefined && file.version !== node.version) throw outdated(file);
+        if (changes.size !== undefined && file === undefined) this.#mayReplace(node);
         if (changes.size !== undefined) await this.#resize(node, changes.size, context);
         if (Object.keys(changes).some((name) => name !== 'size')) {
           apply(node.posix);

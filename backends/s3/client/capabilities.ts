@@ -3,6 +3,7 @@ import type { Logger } from '../../../core/backend/index.js';
 import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
 import type { Bucket } from './bucket.js';
+import type { CarriedHeaders } from './carried.js';
 import type { Capabilities, Condition, Content } from './bucket-types.js';
 import type { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
@@ -86,9 +87,14 @@ export async function probe(
 }
 
 /** Writes and removes a key of our own. @throws S3Failure if the bucket cannot be written. */
-export async function tryWriting(bucket: Bucket, key: string, deadline: Deadline): Promise<void> {
+export async function tryWriting(
+  bucket: Bucket,
+  key: string,
+  deadline: Deadline,
+  headers: CarriedHeaders = {},
+): Promise<void> {
   const scratch = `${key}-${randomUUID()}`;
-  await bucket.put(scratch, Buffer.from('probe'), marked(), undefined, deadline);
+  await bucket.put(scratch, Buffer.from('probe'), { ...marked(), headers }, undefined, deadline);
   await bucket.remove(scratch, deadline).catch(() => undefined);
 }
 

@@ -103,6 +103,11 @@ export function grantsOf(
   return Object.fromEntries([...values].map(([header, grantees]) => [header, grantees.join(', ')]));
 }
 
+/** The grants of a new object. */
+export function cannedAcl({ acl }: S3Options): CarriedHeaders {
+  return acl === undefined ? {} : { 'x-amz-acl': acl };
+}
+
 /** Of an object's headers, those that are not its content's. */
 export function besideOf(headers: CarriedHeaders): CarriedHeaders {
   return Object.fromEntries(

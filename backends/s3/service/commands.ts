@@ -27,18 +27,29 @@ const shown = defineCommand({
   run: async (place) => toLines(await status(folderOf(place))),
 });
 
+function runningMount(place: z.output<typeof placeSchema>): { path: string; absent: string } {
+  const folder = folderOf(place);
+  return {
+    path: controlPath(folder),
+    absent: `${folder}: not mounted; "virtiofs-kit s3 recover" uploads what a dead process left`,
+  };
+}
+
 const flush = defineCommand({
   kind: 'online',
   name: 'flush',
   description: 'have the running mount upload everything, and wait',
   options: placeSchema,
-  socket(place) {
-    const folder = folderOf(place);
-    return {
-      path: controlPath(folder),
-      absent: `${folder}: not mounted; "virtiofs-kit s3 recover" uploads what a dead process left`,
-    };
-  },
+  socket: runningMount,
+});
+
+const refresh = defineCommand({
+  kind: 'online',
+  name: 'refresh',
+  description:
+    'have the running mount believe nothing of names and attributes that it heard before; guests see changes when their own caches end',
+  options: placeSchema,
+  socket: runningMount,
 });
 
 const exported = defineCommand({
@@ -87,4 +98,4 @@ const swept = defineCommand({
  * Commands on cache folders, of a process that runs or is dead, and on what is left in a bucket:
  * `virtiofs-kit s3 …`.
  */
-export const commands = [shown, flush, exported, recovered, swept];
+export const commands = [shown, flush, refresh, exported, recovered, swept];

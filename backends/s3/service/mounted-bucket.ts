@@ -8,6 +8,7 @@ import type { Logger, Metric } from '../../../core/backend/index.js';
 import { Bucket } from '../client/bucket.js';
 import { readLearned, writeLearned } from '../client/learned.js';
 import { probe, sweep, tryWriting } from '../client/capabilities.js';
+import { cannedAcl } from '../client/carried.js';
 import { CommandSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
@@ -60,6 +61,8 @@ export class MountedBucket {
   readonly #requests: Requests;
   readonly #disk: DiskCache | undefined;
   #control: CommandSocket | undefined;
+  /** Milliseconds of `performance.now()`: what was heard of the bucket before is not believed. */
+  refreshedAt = Number.NEGATIVE_INFINITY;
 
   private constructor(options: S3Options, log: Logger) {
     const metrics = new Metrics();
@@ -142,6 +145,8 @@ export class MountedBucket {
     if (!options.readOnly) {
       try {
         await sweep(bucket, left, deadline);
+        if (options.acl !== undefined)
+          await tryWriting(bucket, keys.reserved('probe'), deadline, cannedAcl(options));
         if (learned !== undefined && !isNext) await tryWriting(bucket, keys.reserved('probe'), deadline);
         await probe(bucket, keys.reserved('probe'), log, metrics, () => this.#keepLearned(), deadline);
       } catch (error) {
@@ -185,7 +190,9 @@ export class MountedBucket {
   }
 
   async #answer({ command }: CommandRequest): Promise<string[]> {
-    if (command !== 'status' && command !== 'flush') throw new UsageError(`no such command: ${command}`);
+    if (command !== 'status' && command !== 'flush' && command !== 'refresh')
+      throw new UsageError(`no such command: ${command}`);
+    if (command === 'refresh') this.refreshedAt = performance.now();
     await this.files.losses.count();
     if (command === 'flush') {
       await this.files.writeback.flush();

@@ -19,7 +19,7 @@ import type { FileNode, Version } from '../tree/nodes.js';
 import { isChanged, Stream } from '../read/reader.js';
 import type { Services } from '../service/services.js';
 import { REWRITTEN_SUFFIX, Staged } from '../journal/staged.js';
-import { contentOf, copyAs, NOT_NEEDED, PartUpload, uploadSnapshot } from './upload.js';
+import { contentFor, contentOf, copyAs, NOT_NEEDED, PartUpload, uploadSnapshot } from './upload.js';
 import { Losses } from './losses.js';
 import { Writeback } from './writeback.js';
 
@@ -668,7 +668,7 @@ export class Files {
   async putNew(key: string, body: Uint8Array, posix: Posix, deadline: Deadline): Promise<RemoteObject> {
     try {
       await this.#services.pendingDeletes.settled(key, deadline);
-      const content = contentOf(posix, randomUUID());
+      const content = await contentFor(this.#services, undefined, posix, randomUUID());
       return await this.#services.bucket.put(key, body, content, 'absent', deadline);
     } catch (error) {
       if (error instanceof S3Failure && error.kind === 'precondition') throw FsError.of('EEXIST');

@@ -1,6 +1,7 @@
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { formatFitting } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
+import { cannedAcl } from '../client/carried.js';
 import type { Bucket } from '../client/bucket.js';
 import type { Content, Part } from '../client/bucket-types.js';
 import { parallel, Semaphore } from '../client/concurrency.js';
@@ -64,7 +65,7 @@ export async function contentFor(
   mark: string | undefined,
 ): Promise<Content> {
   const content = contentOf(posix, mark);
-  if (base === undefined) return content;
+  if (base === undefined) return { ...content, headers: { ...content.headers, ...cannedAcl(options) } };
   const beside = await bucket.beside(base, Deadline.after(options.operationTimeout));
   return { ...content, headers: { ...content.headers, ...beside } };
 }

@@ -222,6 +222,23 @@ describe('what an object has beside its bytes and metadata', () => {
     await mount.close();
   });
 
+  for (const preserve of ['all', 'headers']) {
+    it(`is that of acl for new objects alone, with preserve=${preserve}`, async () => {
+      const mount = await Mount.open(bucket, { acl: 'public-read', preserve });
+      const name = (kind: string): string => `${kind}-${preserve}`;
+      await bucket.put(name('private'), 'of others');
+      await mount.put(name('private'), 'changed');
+      await mount.put(name('new'), 'content');
+      await mount.release(await mount.create(name('exclusive'), 0o302));
+      await mount.put(name('large'), Buffer.alloc(20 * 2 ** 20));
+      const grants = async (of: string): Promise<number | undefined> =>
+        (await bucket.plain('GET', `${of}?acl`)).body.match(/<Grant>/g)?.length;
+      assert.equal(await grants(name('private')), 1);
+      for (const kind of ['new', 'exclusive', 'large']) assert.equal(await grants(name(kind)), 2, kind);
+      await mount.close();
+    });
+  }
+
   it('of grants and tags nothing is asked or kept with preserve=headers', async () => {
     const mount = await Mount.open(bucket, { preserve: 'headers' });
     await bucket.plain('PUT', 'dropped', { 'x-amz-acl': 'public-read', 'cache-control': 'no-store' });

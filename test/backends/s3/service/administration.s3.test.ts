@@ -10,13 +10,15 @@ import { runOffline } from '../../../support/commands.js';
 import { keepingLog } from '../../../support/host-mount.js';
 import { Mount, removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
-/** `virtiofs-kit s3 flush --cache-dir …`: asks the mount at the socket that the command names. */
-async function flush(cacheDir: string): Promise<readonly string[] | undefined> {
-  const command = s3Plugin.commands?.find(({ name }) => name === 'flush');
+/** `virtiofs-kit s3 NAME --cache-dir …`: asks the mount at the socket that the command names. */
+async function ask(asked: string, cacheDir: string): Promise<readonly string[] | undefined> {
+  const command = s3Plugin.commands?.find(({ name }) => name === asked);
   assert.ok(command?.kind === 'online' && 'socket' in command);
   const { path } = command.socket(command.options.parse({ cacheDir }));
-  return askSocket(path, { backend: 's3', command: 'flush', options: {} });
+  return askSocket(path, { backend: 's3', command: asked, options: {} });
 }
+
+const flush = (cacheDir: string): Promise<readonly string[] | undefined> => ask('flush', cacheDir);
 
 describe('what an operator asks of a cache folder', () => {
   after(removeFolders);
@@ -41,6 +43,22 @@ describe('what an operator asks of a cache folder', () => {
     await mount.close();
     assert.equal(await flush(mount.cacheDir), undefined);
     await assert.rejects(status('/nonexistent'), /no cache folder/);
+  });
+
+  it('refresh has names and attributes asked for again that others have changed', async () => {
+    const bucket = await TestBucket.create();
+    await bucket.put('file', 'old');
+    const mount = await Mount.open(bucket, { metadataTtl: 3600, negativeTtl: 3600, openTtl: 3600 });
+    assert.deepEqual(await mount.names(''), ['file']);
+    assert.equal(`${await mount.content('file')}`, 'old');
+    assert.equal(await mount.node('new'), undefined);
+    await bucket.put('file', 'newer');
+    await bucket.put('new', 'new');
+    assert.equal(`${await mount.content('file')}`, 'old');
+    assert.ok((await ask('refresh', mount.cacheDir)) !== undefined);
+    assert.equal(`${await mount.content('file')}`, 'newer');
+    assert.deepEqual(await mount.names(''), ['file', 'new']);
+    await mount.close();
   });
 
   it('sweep aborts uploads that were left below the prefix, and no young ones', async () => {
