@@ -67,6 +67,7 @@ export class Leases implements UploadFence {
   #beginning: Promise<OwnLease> | undefined;
   /** The uploads that a process before has left go on under its lease. */
   #settling: Promise<void> | undefined;
+  #hasFormer = false;
   #abandoning: Promise<void> | undefined;
   #again: NodeJS.Timeout | undefined;
   #isClosed = false;
@@ -103,6 +104,7 @@ export class Leases implements UploadFence {
     const own = this.#lease(noted.parse(JSON.parse(text)).id);
     if (!(await own.resume(deadline))) return 'lost';
     this.#own = own;
+    this.#hasFormer = true;
     own.keep();
     return 'kept';
   }
@@ -127,7 +129,9 @@ export class Leases implements UploadFence {
       }
       this.#own = undefined;
       await unlink(this.#owner.file).catch(() => undefined);
+      break;
     }
+    this.#hasFormer = false;
   }
 
   get #termMs(): number {
@@ -152,7 +156,7 @@ export class Leases implements UploadFence {
 
   ticket(): OwnLease | undefined {
     if (this.#lost.size > 0 || this.#abandoning !== undefined) throw new S3Failure('refused', 0, LEASE_LOST);
-    return this.#held.size > 0 || this.#settling !== undefined ? this.#own : undefined;
+    return this.#held.size > 0 || this.#hasFormer ? this.#own : undefined;
   }
 
   /**
@@ -215,12 +219,27 @@ export class Leases implements UploadFence {
     await deadline.wait(this.#owner.flush());
     const path = pathOf(node);
     const key = fileKey(this.#services.keys, path);
-    await this.#enter(own, key, path, hold, isWaiting, deadline);
-    if (own.isLost) throw FsError.of('EIO');
+    try {
+      await this.#enter(own, key, path, hold, isWaiting, deadline);
+      if (!own.isValid) await this.#confirm(own, deadline);
+    } catch (error) {
+      if (!isBusy(error)) this.#mayHold(node, key, hold, own);
+      throw error;
+    }
+    // It may have been lost while the last answer came.
+    if (this.#own !== own) throw FsError.of('EIO');
     this.#held.set(node, { key, hold, isLeaving: false });
     this.freshSince = performance.now();
     own.keep();
-    if (!own.isValid) await this.#confirm(own, deadline);
+  }
+
+  /** The request was given up, or failed: the file may be held all the same. */
+  #mayHold(node: FileNode, key: string, hold: LockHold, own: OwnLease): void {
+    if (this.#own !== own) return;
+    // More than is needed goes with the rest.
+    this.#held.set(node, { key, hold, isLeaving: !this.#held.has(node) });
+    own.keep();
+    this.#leaveAgain();
   }
 
   /** The lease of this mount, which is valid for a while. */
@@ -363,7 +382,8 @@ export class Leases implements UploadFence {
 
   #lose(own: OwnLease): void {
     if (this.#own === own) this.#own = undefined;
-    if (this.#held.size === 0 && this.#settling === undefined) return;
+    if (this.#held.size === 0 && !this.#hasFormer) return;
+    this.#hasFormer = false;
     const { log, metrics } = this.#services;
     const nodes = [...this.#held.keys()];
     for (const [node, { isLeaving }] of this.#held) if (!isLeaving) this.#lost.add(node);
@@ -398,6 +418,10 @@ export class Leases implements UploadFence {
     this.#own?.rest();
     await this.#abandoning;
   }
+}
+
+function isBusy(error: unknown): boolean {
+  return error instanceof FsError && error.code === 'EAGAIN';
 }
 
 function isLost(error: unknown): boolean {

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
+import { LockHold } from '../../../../core/backend/index.js';
 import { LockType } from '../../../../core/state/index.js';
+import type { LeasedBackend } from '../../../../backends/s3/leased-backend.js';
 import { Proxy } from '../proxy.js';
-import { context, denied, removeFolders, TestBucket } from '../support.js';
+import { context, denied, Mount, removeFolders, TestBucket } from '../support.js';
 import { LockingMount } from './locking-mount.js';
 
 after(removeFolders);
@@ -253,6 +255,59 @@ describe('s3 with sharing: leases, under faults', () => {
     await b.lock('file');
     assert.equal(`${await b.mount.content('file')}`, 'kept');
     await end([next, b]);
+  });
+
+  it('uploads what a killed process has left under its lease, while its guests go on', async () => {
+    const bucket = await TestBucket.create();
+    await bucket.put('file', 'old');
+    const a = await LockingMount.open(bucket, { ...LAZY, leaseTerm: 3600 });
+    await a.lock('file');
+    const file = await a.mount.openFile('file');
+    await a.mount.write(file, 0, 'kept');
+    await a.kill();
+    const { cacheDir } = a.mount;
+    const next = await Mount.open(bucket, { sharing: 'leases', leaseTerm: 3600, cacheDir }, new Map());
+    const { files, leases } = next.backend.mounted;
+    await files.flush();
+    assert.equal(`${await bucket.get('file')}`, 'kept');
+    assert.equal(next.requests('CompleteMultipartUpload'), 1);
+    const b = await LockingMount.open(bucket, LAZY);
+    await assert.rejects(b.tryLock('file'), denied('EAGAIN'));
+    // As the engine does where a guest has its lock still.
+    await (next.backend as LeasedBackend).lock(await next.at('file'), LockHold.EXCLUSIVE, false, undefined);
+    next.backend.recovery.recovered!();
+    assert.equal(leases?.counts.held, 1);
+    await assert.rejects(b.tryLock('file'), denied('EAGAIN'));
+    await (next.backend as LeasedBackend).lock(await next.at('file'), LockHold.NONE, false, undefined);
+    await b.tryLock('file');
+    await next.close();
+    await end([b]);
+  });
+
+  it('holds nothing for a request that was given up while it got its lock', async () => {
+    const bucket = await TestBucket.create();
+    await bucket.put('file', 'old');
+    const { mount: a, proxy } = await behind(bucket, { ...LAZY, leaseTerm: 3600 });
+    const b = await LockingMount.open(bucket, LAZY);
+    await a.lock('file');
+    await a.unlock('file');
+    const given = new Promise<void>((resolve) => {
+      proxy.fault = ({ operation, path }) => {
+        if (operation !== 'PutObject' || !path.includes('/leases/files/')) return undefined;
+        resolve();
+        return 'late';
+      };
+    });
+    const { unique, over } = await a.begin('file', LockType.WRITE, 1n);
+    const interrupted = assert.rejects(over, denied('EINTR'));
+    await given;
+    a.locks.interrupt(unique);
+    await interrupted;
+    proxy.fault = () => undefined;
+    await proxy.settled();
+    await b.lock('file');
+    await end([a, b]);
+    await proxy.close();
   });
 
   it('keeps aside what a killed process has left, if somebody has taken its lock', async () => {
