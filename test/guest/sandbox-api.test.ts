@@ -732,6 +732,17 @@ new mode 100600
   assert.equal((await run('read', 'box', '/srv/put')).stdout, 'input');
   assert.equal((await run('list', 'box', '/srv')).stdout, 'put\n');
   assert.equal((await run('exec', 'box', 'rm', '/srv/put')).code, 0);
+  // Whoever reads has had enough: that ends it, also in the midst of a file.
+  await run('exec', 'box', 'truncate', '-s', '1G', '/srv/long');
+  const reading = spawn(process.execPath, [program, 'sandbox', 'read', 'box', '/srv/long'], {
+    env: { ...process.env, XDG_RUNTIME_DIR: runtime },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const readingEnded = once(reading, 'exit');
+  reading.stdout.once('data', () => reading.stdout.destroy());
+  assert.equal(await text(reading.stderr), '');
+  assert.deepEqual(await readingEnded, [141, null]);
+  assert.equal((await run('exec', 'box', 'rm', '/srv/long')).code, 0);
   const port = (await run('publish', 'box', '0:8080')).stdout.trim();
   const serving = run('exec', 'box', 'sh', '-c', 'printf page | /run/virtiofs-kit/busybox nc -l -p 8080');
   let page = '';

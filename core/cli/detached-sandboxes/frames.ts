@@ -78,15 +78,25 @@ export async function send(socket: Socket, kind: number, payload: string | Uint8
 
 /** The frames that come, until the other side has ended. @throws RangeError for one too long. */
 export async function* frames(socket: Socket): AsyncGenerator<{ kind: number; payload: Buffer }> {
-  let held = Buffer.alloc(0);
+  let pieces: Buffer[] = [];
+  let available = 0;
+  let wanted = HEADER_BYTES;
   for await (const piece of socket as AsyncIterable<Buffer>) {
-    held = Buffer.concat([held, piece]);
-    while (held.length >= HEADER_BYTES) {
+    pieces.push(piece);
+    available += piece.length;
+    // A frame is put together once, and not with each of its pieces.
+    if (available < wanted) continue;
+    let held = Buffer.concat(pieces);
+    for (wanted = HEADER_BYTES; held.length >= HEADER_BYTES;) {
       const length = held.readUInt32BE(1);
       if (length > MAX_PAYLOAD_BYTES) throw new RangeError(`a frame of ${length} bytes`);
-      if (held.length < HEADER_BYTES + length) break;
-      yield { kind: held[0]!, payload: Buffer.from(held.subarray(HEADER_BYTES, HEADER_BYTES + length)) };
-      held = held.subarray(HEADER_BYTES + length);
+      wanted = HEADER_BYTES + length;
+      if (held.length < wanted) break;
+      yield { kind: held[0]!, payload: Buffer.from(held.subarray(HEADER_BYTES, wanted)) };
+      held = held.subarray(wanted);
+      wanted = HEADER_BYTES;
     }
+    pieces = [held];
+    available = held.length;
   }
 }

@@ -30,6 +30,9 @@ export async function visit(name: string, request: Request, wishes: Visit = {}):
 
 const ENDED = 'the sandbox has ended';
 
+/** The exit code where whoever read the output has closed it, as `head` does: that of SIGPIPE. */
+const NOBODY_READS = 141;
+
 /**
  * Sends a request, and passes on what comes back.
  * @returns the exit code; undefined if there is no answer at all.
@@ -41,6 +44,13 @@ export async function converse(
   { stdin, onStarted }: Visit = {},
 ): Promise<number | undefined> {
   let isAnswered = false;
+  let isUnread = false;
+  // Of this stream no flag tells it: standard output is never destroyed.
+  const leave = (): void => {
+    isUnread = true;
+    socket.destroy();
+  };
+  process.stdout.once('error', leave);
   // What the other side has sent before it ended is read.
   socket.on('error', () => {});
   try {
@@ -59,8 +69,10 @@ export async function converse(
     if (error instanceof UsageError) throw error;
     // The connection has broken.
   } finally {
+    process.stdout.off('error', leave);
     socket.destroy();
   }
+  if (isUnread) return NOBODY_READS;
   if (isAnswered) throw new UsageError(ENDED);
   return undefined;
 }
@@ -78,7 +90,11 @@ async function feed(stdin: NodeJS.ReadStream, socket: Socket): Promise<void> {
 /** Writes to a stream at its speed; nothing where it is closed. */
 export async function show(to: Writable, bytes: Uint8Array): Promise<void> {
   if (!to.writable || to.write(bytes)) return;
-  await new Promise((go) => {
-    to.once('drain', go).once('close', go);
+  await new Promise<void>((resolve) => {
+    const go = (): void => {
+      to.off('drain', go).off('close', go).off('error', go);
+      resolve();
+    };
+    to.on('drain', go).on('close', go).on('error', go);
   });
 }
