@@ -24,6 +24,11 @@ export interface ServerOptions extends DeviceOptions, ListenOptions {
    * none left. Default 60,000.
    */
   readonly idleMs?: number | undefined;
+  /**
+   * How long the server waits after it has accepted a front-end before it accepts the next one,
+   * while the process serves others. Default 5.
+   */
+  readonly restMs?: number | undefined;
   /** Front-ends served at a time; more are turned away. Default 16. */
   readonly maxConnections?: number | undefined;
   /**
@@ -44,6 +49,12 @@ const SILENCE_MS = 10_000;
  */
 const IDLE_MS = 60_000;
 
+/**
+ * To take a front-end, its memory and its end costs the thread about half a millisecond: one that
+ * connects anew without end gets a tenth of it. Milliseconds.
+ */
+const REST_MS = 5;
+
 /** How long the server stops accepting connections after accept(2) has failed. */
 const ACCEPT_PAUSE_MS = 200;
 
@@ -51,6 +62,8 @@ const Errno = { EAGAIN: 11, ECONNABORTED: 103 };
 
 /** Serves a tag to every front-end that connects, each with a device and a session of its own. */
 export class VhostUserServer {
+  /** Front-ends that are served by all servers of the process. */
+  static #everywhere = 0;
   readonly #options: ServerOptions;
   readonly #log: Log;
   /** Devices, and since when they are there; in that order. */
@@ -155,6 +168,7 @@ export class VhostUserServer {
       if (this.#devices.size >= limit) this.#makeRoom();
       if (this.#devices.size < limit) {
         this.#serve(connection);
+        if (VhostUserServer.#everywhere > 1) this.#rest(this.#options.restMs ?? REST_MS);
       } else {
         this.#log.warn({ limit }, 'a front-end was turned away: too many connections');
         connection.close();
@@ -162,9 +176,15 @@ export class VhostUserServer {
     } else if (connection !== -Errno.EAGAIN && connection !== -Errno.ECONNABORTED) {
       // Mostly EMFILE. The socket stays readable, so that without a pause this would spin.
       this.#log.error({ errno: -connection }, 'cannot accept a front-end');
-      this.#watch?.pause();
-      this.#pause = setTimeout(() => this.#watch?.resume(), ACCEPT_PAUSE_MS);
+      this.#rest(ACCEPT_PAUSE_MS);
     }
+  }
+
+  /** Accepts nothing for a time. */
+  #rest(ms: number): void {
+    this.#watch?.pause();
+    clearTimeout(this.#pause);
+    this.#pause = setTimeout(() => this.#watch?.resume(), ms);
   }
 
   /** Turns the front-end away that has been without memory for the longest, and too long. */
@@ -191,6 +211,7 @@ export class VhostUserServer {
       return undefined;
     }
     this.#devices.set(device, performance.now());
+    VhostUserServer.#everywhere += 1;
     const silence = setTimeout(() => {
       if (!this.#devices.has(device) || device.hasSpoken) return;
       this.#log.warn({}, 'a front-end that sent nothing was turned away');
@@ -207,6 +228,7 @@ export class VhostUserServer {
     // It would keep the ended device until it is due.
     clearTimeout(silence);
     this.#devices.delete(device);
+    VhostUserServer.#everywhere -= 1;
     this.#log.info({ connections: this.connections }, 'a front-end disconnected');
     this.#options.onDisconnected?.();
     const { once, socket } = this.#options;
