@@ -70,6 +70,7 @@ export class Leases implements UploadFence {
   #hasFormer = false;
   #abandoning: Promise<void> | undefined;
   #again: NodeJS.Timeout | undefined;
+  #leavingAll: Promise<void> | undefined;
   #isClosed = false;
   /** Milliseconds of `performance.now()`: what was heard before is not believed any more. */
   freshSince = Number.NEGATIVE_INFINITY;
@@ -186,6 +187,9 @@ export class Leases implements UploadFence {
     if (hold === LockHold.NONE && held === undefined) return this.#giveUpLost(node);
     if (this.#lost.size > 0) throw FsError.of('EIO');
     if (held !== undefined && hold < held.hold && !held.isLeaving) return this.#lower(node, held, hold);
+    // What is being given up is given up first.
+    if (held?.isLeaving === true && this.#leavingAll !== undefined)
+      return this.#leavingAll.then(() => this.lock(node, hold, isWaiting, context));
     if (held !== undefined && hold <= held.hold) {
       held.isLeaving = false;
       return this.#own?.isValid === true ? undefined : this.check(true, context);
@@ -368,7 +372,9 @@ export class Leases implements UploadFence {
 
   #leaveAgain(): void {
     if (this.#again !== undefined || this.#isClosed) return;
-    this.#again = setTimeout(() => void this.#leaveAll(), AGAIN_MS);
+    this.#again = setTimeout(() => {
+      this.#leavingAll = this.#leaveAll().finally(() => (this.#leavingAll = undefined));
+    }, AGAIN_MS);
     this.#again.unref();
   }
 

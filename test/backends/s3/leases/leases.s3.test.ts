@@ -328,6 +328,34 @@ describe('s3 with sharing: leases, under faults', () => {
     await end([next, b]);
   });
 
+  it('gives a lock anew, and not what it is about to give up', async () => {
+    const bucket = await TestBucket.create();
+    await bucket.put('file', 'old');
+    const { mount: a, proxy } = await behind(bucket, { ...LAZY, leaseTerm: 3600, operationTimeout: 10 });
+    const b = await LockingMount.open(bucket, LAZY);
+    await a.lock('file');
+    // The lease's record can't be written: what gives the file up fails, and is tried again.
+    const isRecord = (path: string): boolean => path.includes('/leases/files/');
+    proxy.fault = ({ operation, path }) =>
+      operation === 'PutObject' && isRecord(path) ? 'denied' : undefined;
+    await assert.rejects(a.unlock('file'), denied('EIO'));
+    await new Promise<void>((resolve) => {
+      proxy.fault = ({ operation, path }) => {
+        if (operation !== 'PutObject' || !isRecord(path)) return undefined;
+        resolve();
+        return 'late';
+      };
+    });
+    proxy.fault = () => undefined;
+    await a.lock('file');
+    // By then what was late has come.
+    await new Promise((resolve) => setTimeout(resolve, 3500));
+    await proxy.settled();
+    await assert.rejects(b.tryLock('file'), denied('EAGAIN'));
+    await end([a, b]);
+    await proxy.close();
+  });
+
   it('keeps a lock whose writes can not be uploaded from others, until they are', async () => {
     const bucket = await TestBucket.create();
     await bucket.put('file', 'old');
