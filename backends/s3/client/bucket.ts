@@ -30,7 +30,7 @@ import type {
   StorageClass,
   Tag,
 } from '@aws-sdk/client-s3';
-import { UsageError } from '../../../core/backend/index.js';
+import { FsError, UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import {
   agrees,
@@ -60,7 +60,7 @@ import { readAcl, readTags } from './documents.js';
 import type { Acl } from './documents.js';
 import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
-import type { Deadline } from './deadline.js';
+import { Deadline } from './deadline.js';
 import type { Capabilities, Condition, Content, Head, Page, Part } from './bucket-types.js';
 import { parallel } from './concurrency.js';
 import { classify, noAnswer, S3Failure } from './failure.js';
@@ -138,8 +138,11 @@ export interface Learned {
 export class Bucket {
   readonly name: string;
   capabilities: Capabilities | undefined;
-  /** Finds the capabilities out again. Absent: refusals are believed. */
-  learnAgain: ((deadline: Deadline) => Promise<void>) | undefined;
+  /**
+   * Finds the capabilities out, or finds them out again. Absent: each condition is sent, and
+   * refusals are believed.
+   */
+  learn: ((deadline: Deadline) => Promise<void>) | undefined;
   #believesRefusals = false;
   /** Whether the server deletes several keys by one request. */
   #removesMany = true;
@@ -207,6 +210,22 @@ export class Bucket {
    */
   isGivenUp({ metadata }: Head): boolean {
     return this.#givenUp.has(metadata[WRITE_MARK]);
+  }
+
+  /** Finds out what writes rely on, beside what goes on: one of them is about to come. */
+  expectWrite(): void {
+    // Where it fails, the write tries it again.
+    this.#known(Deadline.never).catch(() => undefined);
+  }
+
+  /** Waits until it is known what a write relies on. A mount that only reads never asks. */
+  async #known(deadline: Deadline): Promise<void> {
+    if (this.capabilities !== undefined) return;
+    await this.learn?.(deadline).catch((error: unknown) => {
+      // It goes on, for whoever asks next.
+      const isLate = error instanceof FsError && error.code === 'ETIMEDOUT';
+      throw isLate ? new S3Failure('transient', 0, 'Deadline', error) : error;
+    });
   }
 
   /** What was found out; undefined before that. */
@@ -446,6 +465,7 @@ export class Bucket {
     condition: Condition | undefined,
     deadline: Deadline,
   ): Promise<RemoteObject> {
+    await this.#known(deadline);
     return this.#conditionally('put', key, content, condition, deadline, (conditions) =>
       this.#requests.send('PutObject', deadline, body.length, (attempt) =>
         this.#granting(content, () => this.#put(key, body, content, conditions, attempt)),
@@ -513,10 +533,10 @@ export class Bucket {
         const head = await this.head(key, deadline);
         const mark = content.metadata[WRITE_MARK];
         if (mark !== undefined && head?.metadata[WRITE_MARK] === mark) return this.#noteOwn(head, content);
-        const isRefusal = kind === 'precondition' && isSent && this.learnAgain !== undefined;
+        const isRefusal = kind === 'precondition' && isSent && this.learn !== undefined;
         if (!isRefusal || !holds(condition, head)) throw error;
         this.#metrics.contradictions += 1;
-        if (attempt === 1) await this.learnAgain?.(deadline);
+        if (attempt === 1) await this.learn?.(deadline);
       }
     }
   }
@@ -541,10 +561,10 @@ export class Bucket {
       try {
         return await send(isSent);
       } catch (error) {
-        if (classify(error).kind !== 'precondition' || !isSent || this.learnAgain === undefined) throw error;
+        if (classify(error).kind !== 'precondition' || !isSent || this.learn === undefined) throw error;
         if ((await this.head(key, deadline))?.etag !== etag) throw error;
         this.#metrics.contradictions += 1;
-        if (attempt === 1) await this.learnAgain(deadline);
+        if (attempt === 1) await this.learn(deadline);
       }
     }
   }
@@ -579,6 +599,7 @@ export class Bucket {
    * unsupported if the server does not copy.
    */
   async copy(source: RemoteObject, key: string, content: Content, deadline: Deadline): Promise<RemoteObject> {
+    await this.#known(deadline);
     const object = await this.#copy(source, key, content, 'REPLACE', deadline).catch((error: unknown) => {
       if (classify(error).transient) this.#givenUp.note(content);
       throw error;
@@ -593,6 +614,7 @@ export class Bucket {
    * @throws as {@link copy}
    */
   async copyWhole(source: RemoteObject, key: string, deadline: Deadline): Promise<RemoteObject> {
+    await this.#known(deadline);
     const own = this.#own.of(source.key, source.etag);
     const headers = notCopied(own ?? (await this.#besideCopies(source, deadline)));
     const object = await this.#copy(source, key, { metadata: {}, headers }, 'COPY', deadline);
@@ -793,6 +815,7 @@ export class Bucket {
     if (this.#options.preserve === 'headers') return {};
     const own = this.#own.of(key, etag);
     if (own !== undefined) return own;
+    await this.#known(deadline);
     const { grants, tags, self } = this.#beside;
     const [head, acl, tagSet] = await Promise.all([
       asked ?? this.head(key, deadline),
@@ -987,6 +1010,7 @@ export class Bucket {
 
   /** @returns the upload's id. */
   async createUpload(key: string, content: Content, deadline: Deadline): Promise<string> {
+    await this.#known(deadline);
     let attempts = 0;
     const since = Date.now();
     const id = await this.#requests.send('CreateMultipartUpload', deadline, 0, async ({ client, signal }) => {

@@ -5,7 +5,7 @@ import { WRITE_MARK } from '../objects/attributes.js';
 import type { Bucket } from './bucket.js';
 import type { CarriedHeaders } from './carried.js';
 import type { Capabilities, Condition, Content } from './bucket-types.js';
-import type { Deadline } from './deadline.js';
+import { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { Metrics } from './metrics.js';
 
@@ -52,32 +52,35 @@ const ROUNDS_MAX = 5;
 const LEARNING_PAUSE_MS = 10_000;
 
 /**
- * Finds out which conditions the provider keeps, by a few requests on a key of our own that is
- * removed afterwards. Sets `bucket.capabilities`, unless a mount before has found them out, and
- * finds them out again when the server contradicts them.
+ * Has a bucket find out which conditions the provider keeps: before the first write, unless a mount
+ * before has found them out, and again when the server contradicts what is known. It takes a few
+ * requests on a key of our own that is removed afterwards.
+ * @param timeoutSeconds after which it is given up: who needs to know it tries again
  * @param learned is called whenever they were found out.
- * @throws S3Failure if the bucket cannot be written, unless nothing was to be found out.
  */
-export async function probe(
+export function learnWhenNeeded(
   bucket: Bucket,
   key: string,
   log: Logger,
   metrics: Metrics,
+  timeoutSeconds: number,
   learned: () => Promise<void>,
-  deadline: Deadline,
-): Promise<void> {
+): void {
   let learning: Promise<void> | undefined;
-  const learn = async (until: Deadline): Promise<void> => {
-    bucket.capabilities = await agreed(bucket, key, log, metrics, until);
+  const learn = async (): Promise<void> => {
+    const deadline = Deadline.after(timeoutSeconds);
+    bucket.capabilities = await agreed(bucket, key, log, metrics, deadline);
     complain(bucket.capabilities, log);
     await learned();
   };
-  if (bucket.capabilities === undefined) await learn(deadline);
   let learnedAgain = Number.NEGATIVE_INFINITY;
-  bucket.learnAgain = async (until) => {
-    if (performance.now() - learnedAgain < LEARNING_PAUSE_MS) return;
-    learning ??= learn(until).finally(() => (learning = undefined));
+  bucket.learn = async (until) => {
+    const isFirst = bucket.capabilities === undefined;
+    if (!isFirst && performance.now() - learnedAgain < LEARNING_PAUSE_MS) return;
+    // Others may wait for it too, longer than the one that asks first.
+    learning ??= learn().finally(() => (learning = undefined));
     await until.wait(learning);
+    if (isFirst) return;
     learnedAgain = performance.now();
     log.warn(
       { capabilities: bucket.capabilities },
@@ -86,16 +89,22 @@ export async function probe(
   };
 }
 
-/** Writes and removes a key of our own. @throws S3Failure if the bucket cannot be written. */
+/**
+ * Writes a key of our own.
+ * @param headers of the object
+ * @returns what removes it.
+ * @throws S3Failure if the bucket cannot be written so.
+ */
 export async function tryWriting(
   bucket: Bucket,
   key: string,
   deadline: Deadline,
-  headers: CarriedHeaders = {},
-): Promise<void> {
+  headers: CarriedHeaders,
+): Promise<() => Promise<void>> {
   const scratch = `${key}-${randomUUID()}`;
-  await bucket.put(scratch, Buffer.from('probe'), { ...marked(), headers }, undefined, deadline);
-  await bucket.remove(scratch, deadline).catch(() => undefined);
+  const ours = bucket.assuming(assumed);
+  await ours.put(scratch, Buffer.from('probe'), { ...marked(), headers }, undefined, deadline);
+  return () => ours.remove(scratch, deadline);
 }
 
 /**

@@ -7,7 +7,7 @@ import { gauge, UsageError } from '../../../core/backend/index.js';
 import type { Logger, Metric } from '../../../core/backend/index.js';
 import { Bucket } from '../client/bucket.js';
 import { readLearned, writeLearned } from '../client/learned.js';
-import { probe, sweep, tryWriting } from '../client/capabilities.js';
+import { learnWhenNeeded, sweep, tryWriting } from '../client/capabilities.js';
 import { cannedAcl } from '../client/carried.js';
 import { CommandSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Deadline } from '../client/deadline.js';
@@ -36,7 +36,7 @@ import { Watches } from '../tree/watches.js';
 
 /** Seconds that unmounting waits for uploads. What is not uploaded by then stays in the journal. */
 const FLUSH_TIMEOUT_SECONDS = 120;
-/** Seconds for finding and probing the bucket at start. */
+/** Seconds for finding the bucket, and for trying to write, at start. */
 const START_TIMEOUT_SECONDS = 60;
 /** Seconds for the first answer. A start that fails says why before 5 are over. */
 const FIRST_ANSWER_SECONDS = 4;
@@ -61,6 +61,8 @@ export class MountedBucket {
   readonly #requests: Requests;
   readonly #disk: DiskCache | undefined;
   #control: CommandSocket | undefined;
+  /** Until what was written at the start, to see whether that is allowed, is gone. */
+  #tried: Promise<void> | undefined;
   /** Milliseconds of `performance.now()`: what was heard of the bucket before is not believed. */
   refreshedAt = Number.NEGATIVE_INFINITY;
 
@@ -141,14 +143,18 @@ export class MountedBucket {
     const isNext = traces !== undefined;
     const learned = await readLearned(this.#learnedPath, options, isNext ? Infinity : LEARNED_MAX_AGE_MS);
     if (learned !== undefined) bucket.adopt(learned);
-    const left = await this.#exists(keys.reserved('probe'));
+    const probes = keys.reserved('probe');
+    const left = await this.#exists(probes);
     if (!options.readOnly) {
+      const { operationTimeout } = options;
+      learnWhenNeeded(bucket, probes, log, metrics, operationTimeout, () => this.#keepLearned());
       try {
         await sweep(bucket, left, deadline);
-        if (options.acl !== undefined)
-          await tryWriting(bucket, keys.reserved('probe'), deadline, cannedAcl(options));
-        if (learned !== undefined && !isNext) await tryWriting(bucket, keys.reserved('probe'), deadline);
-        await probe(bucket, keys.reserved('probe'), log, metrics, () => this.#keepLearned(), deadline);
+        if (!isNext || options.acl !== undefined) {
+          const remove = await tryWriting(bucket, probes, deadline, cannedAcl(options));
+          // Nobody waits for it. The next start removes what is left.
+          this.#tried = remove().catch(() => undefined);
+        }
       } catch (error) {
         throw explained(error, options, true);
       }
@@ -300,6 +306,7 @@ export class MountedBucket {
   async abandon(): Promise<void> {
     this.watches.close();
     await this.leases?.close();
+    await this.#tried;
     await Promise.all([this.services.pendingDeletes.close(), this.files.close()]);
     await this.services.reader.close();
     await this.#disk?.close();

@@ -292,6 +292,7 @@ export class Files {
   async #begin(node: FileNode): Promise<void> {
     await node.changes.run(async () => {
       if (node.staged !== undefined) return;
+      this.#services.bucket.expectWrite();
       const id = randomUUID();
       const { object } = node.version;
       const known = await this.attributes(node);

@@ -31,11 +31,45 @@ describe('what is known of a server', () => {
   const capabilitiesOf = (mount: Mount): Capabilities | undefined =>
     mount.backend.mounted.services.bucket.capabilities;
 
-  it('is found out by 14 requests', async () => {
+  it('is not asked for by a mount that only reads', async () => {
     server.proxy.fault = () => undefined;
-    server.proxy.seen.length = 0;
+    const operations = (): string[] => server.proxy.seen.map(({ operation }) => operation).sort();
+    for (const readOnly of [false, true]) {
+      server.proxy.seen.length = 0;
+      const mount = await open({ prefix: 'found-out', requestTimeout: 60, readOnly });
+      assert.deepEqual(await mount.names(''), []);
+      await mount.close();
+      const trial = readOnly ? [] : ['DeleteObject', 'PutObject'];
+      assert.deepEqual(operations(), [...trial, 'ListObjectsV2', 'ListObjectsV2'].sort());
+      assert.equal(capabilitiesOf(mount), undefined);
+    }
+  });
+
+  it('is found out once, before the first write', async () => {
+    server.proxy.fault = () => undefined;
     const mount = await open({ prefix: 'found-out', requestTimeout: 60 });
-    assert.equal(server.proxy.seen.length, 14);
+    await mount.names('');
+    server.proxy.seen.length = 0;
+    const names = ['a', 'b', 'c', 'd'];
+    await Promise.all(names.map((name) => mount.put(name, 'content')));
+    const written = server.proxy.seen.filter(({ path }) => names.some((name) => path.endsWith(`/${name}`)));
+    assert.equal(written.length, 4);
+    assert.equal(server.proxy.seen.length - written.length, 13);
+    assert.ok(server.proxy.seen.indexOf(written[0]!) >= 13);
+    await mount.close();
+  });
+
+  it('is found out by a later write, where the server failed meanwhile', async () => {
+    server.proxy.fault = () => undefined;
+    const mount = await open({ prefix: 'later', operationTimeout: 1 });
+    const file = await mount.create('file');
+    await mount.write(file, 0, 'content');
+    server.proxy.fault = () => 'slow-down';
+    await assert.rejects(mount.fsync(file), denied('ETIMEDOUT'));
+    server.proxy.fault = () => undefined;
+    await mount.fsync(file);
+    await mount.release(file);
+    assert.equal((await server.bucket.get('later/file')).toString(), 'content');
     await mount.close();
   });
 
@@ -79,6 +113,7 @@ describe('what is known of a server', () => {
         server.proxy.raw = raw;
         server.proxy.fault = () => undefined;
         const sound = await open();
+        await sound.put('sound', 'content');
         const expected = capabilitiesOf(sound);
         await sound.close();
         for (let number = 0; number < REQUESTS_MAX; number++) {
@@ -86,10 +121,10 @@ describe('what is known of a server', () => {
           server.proxy.seen.length = 0;
           server.proxy.fault = nth(number, fault);
           const mount = await open({ prefix });
+          await mount.put('file', 'first');
           const isOver = server.proxy.seen.length <= number;
           assert.deepEqual(capabilitiesOf(mount), expected, `request ${number}`);
           server.proxy.fault = () => undefined;
-          await mount.put('file', 'first');
           await mount.put('file', 'second');
           assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
           await mount.close();
