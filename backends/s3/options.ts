@@ -200,6 +200,13 @@ export const optionsSchema = z.strictObject({
       'the checksum that the bucket keeps of what is written, for whoever reads it: none but where the service requires one, or of this kind; ' +
         'the signature covers every uploaded byte by SHA-256 either way',
     ),
+  verify: z
+    .enum(['small', 'whole'])
+    .default('small')
+    .describe(
+      'which files are compared with their checksum, or the MD5 that their ETag is, as they are read: those of up to 512 KiB; ' +
+        'or larger ones too where they are read from start to end, by a request more for each, of which the last read fails with EIO',
+    ),
 
   memoryCache: bytes(4 * MiB, 2 ** 40, '64m').describe('bytes of file data held in memory'),
   diskCache: bytes(0, 2 ** 50, '1g').describe('bytes of file data cached on disk; 0 for none'),

@@ -38,9 +38,11 @@ import {
   checksumHeaders,
   checksumOf,
   copiedChecksum,
+  isSumOf,
   partChecksum,
+  summingOf,
 } from './checksums.js';
-import type { ChecksumName } from './checksums.js';
+import type { ChecksumName, Expectation } from './checksums.js';
 import { answering, carrying, headOf, unquoted } from './answers.js';
 import {
   besideOf,
@@ -215,11 +217,11 @@ export class Bucket {
   /** Finds out what writes rely on, beside what goes on: one of them is about to come. */
   expectWrite(): void {
     // Where it fails, the write tries it again.
-    this.#known(Deadline.never).catch(() => undefined);
+    this.known(Deadline.never).catch(() => undefined);
   }
 
   /** Waits until it is known what a write relies on. A mount that only reads never asks. */
-  async #known(deadline: Deadline): Promise<void> {
+  async known(deadline: Deadline): Promise<void> {
     if (this.capabilities !== undefined) return;
     await this.learn?.(deadline).catch((error: unknown) => {
       // It goes on, for whoever asks next.
@@ -435,9 +437,7 @@ export class Bucket {
       await this.read(key, etag, 0, size, deadline, sink(), answered, ASKS_CHECKSUM);
       const checksum = checksumOf(head!);
       if (checksum !== undefined && (await agrees(checksum, pieces()))) return;
-      // A key of somebody makes ETags of something else.
-      const isKeyed = head!.has(CUSTOMER) || (head!.get(ENCRYPTION)?.startsWith('aws:') ?? false);
-      const isDigest = !isKeyed && this.capabilities?.digests !== false && SINGLE_PART.test(etag);
+      const isDigest = this.#mayBeDigest(etag, head!);
       if (checksum === undefined && !isDigest) return;
       const found = md5(pieces());
       if (isDigest && found === etag) {
@@ -454,6 +454,33 @@ export class Bucket {
     }
   }
 
+  #mayBeDigest(etag: string, headers: ReadonlyMap<string, string>): boolean {
+    // A key of somebody makes ETags of something else.
+    const isKeyed = headers.has(CUSTOMER) || (headers.get(ENCRYPTION)?.startsWith('aws:') ?? false);
+    return !isKeyed && this.capabilities?.digests !== false && SINGLE_PART.test(etag);
+  }
+
+  /**
+   * Asks what the bytes of a whole object must give.
+   * @returns undefined where the server says nothing of that.
+   */
+  async expectation({ key, etag }: RemoteObject, deadline: Deadline): Promise<Expectation | undefined> {
+    const headers = await this.#requests.send('HeadObject', deadline, 0, async ({ client, signal }) => {
+      let found: ReadonlyMap<string, string> = new Map();
+      const asked = { ...this.#common, ...this.#customer, Key: key, ChecksumMode: 'ENABLED' as const };
+      const command = answering(new HeadObjectCommand(asked), (answer) => (found = answer));
+      await client.send(command, { abortSignal: signal });
+      return found;
+    });
+    if (unquoted(headers.get('etag')) !== etag) return undefined;
+    const checksum = checksumOf(headers);
+    if (checksum !== undefined)
+      return { summing: summingOf(checksum.name), isRight: (sum) => isSumOf(checksum, sum) };
+    const isKnown = this.capabilities?.digests === true || this.#hasDigests;
+    if (!isKnown || !this.#mayBeDigest(etag, headers)) return undefined;
+    return { summing: summingOf('md5'), isRight: async (sum) => sum.toString('hex') === etag };
+  }
+
   /**
    * Writes an object in one request.
    * @throws S3Failure of kind precondition if the condition does not hold.
@@ -465,7 +492,7 @@ export class Bucket {
     condition: Condition | undefined,
     deadline: Deadline,
   ): Promise<RemoteObject> {
-    await this.#known(deadline);
+    await this.known(deadline);
     return this.#conditionally('put', key, content, condition, deadline, (conditions) =>
       this.#requests.send('PutObject', deadline, body.length, (attempt) =>
         this.#granting(content, () => this.#put(key, body, content, conditions, attempt)),
@@ -599,7 +626,7 @@ export class Bucket {
    * unsupported if the server does not copy.
    */
   async copy(source: RemoteObject, key: string, content: Content, deadline: Deadline): Promise<RemoteObject> {
-    await this.#known(deadline);
+    await this.known(deadline);
     const object = await this.#copy(source, key, content, 'REPLACE', deadline).catch((error: unknown) => {
       if (classify(error).transient) this.#givenUp.note(content);
       throw error;
@@ -614,7 +641,7 @@ export class Bucket {
    * @throws as {@link copy}
    */
   async copyWhole(source: RemoteObject, key: string, deadline: Deadline): Promise<RemoteObject> {
-    await this.#known(deadline);
+    await this.known(deadline);
     const own = this.#own.of(source.key, source.etag);
     const headers = notCopied(own ?? (await this.#besideCopies(source, deadline)));
     const object = await this.#copy(source, key, { metadata: {}, headers }, 'COPY', deadline);
@@ -815,7 +842,7 @@ export class Bucket {
     if (this.#options.preserve === 'headers') return {};
     const own = this.#own.of(key, etag);
     if (own !== undefined) return own;
-    await this.#known(deadline);
+    await this.known(deadline);
     const { grants, tags, self } = this.#beside;
     const [head, acl, tagSet] = await Promise.all([
       asked ?? this.head(key, deadline),
@@ -1010,7 +1037,7 @@ export class Bucket {
 
   /** @returns the upload's id. */
   async createUpload(key: string, content: Content, deadline: Deadline): Promise<string> {
-    await this.#known(deadline);
+    await this.known(deadline);
     let attempts = 0;
     const since = Date.now();
     const id = await this.#requests.send('CreateMultipartUpload', deadline, 0, async ({ client, signal }) => {

@@ -48,6 +48,8 @@ const assumed: Capabilities = {
 
 /** Most rounds of probes. One in which no request failed counts. */
 const ROUNDS_MAX = 5;
+/** Seconds for finding out what a server keeps. Whoever needs to know it then tries again. */
+const LEARNING_SECONDS = 60;
 /** Milliseconds for which what was found out again is not asked for once more. */
 const LEARNING_PAUSE_MS = 10_000;
 
@@ -55,7 +57,6 @@ const LEARNING_PAUSE_MS = 10_000;
  * Has a bucket find out which conditions the provider keeps: before the first write, unless a mount
  * before has found them out, and again when the server contradicts what is known. It takes a few
  * requests on a key of our own that is removed afterwards.
- * @param timeoutSeconds after which it is given up: who needs to know it tries again
  * @param learned is called whenever they were found out.
  */
 export function learnWhenNeeded(
@@ -63,12 +64,11 @@ export function learnWhenNeeded(
   key: string,
   log: Logger,
   metrics: Metrics,
-  timeoutSeconds: number,
   learned: () => Promise<void>,
 ): void {
   let learning: Promise<void> | undefined;
   const learn = async (): Promise<void> => {
-    const deadline = Deadline.after(timeoutSeconds);
+    const deadline = Deadline.after(LEARNING_SECONDS);
     bucket.capabilities = await agreed(bucket, key, log, metrics, deadline);
     complain(bucket.capabilities, log);
     await learned();

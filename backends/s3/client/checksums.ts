@@ -63,21 +63,43 @@ export async function checksum(name: ChecksumName, pieces: Iterable<Uint8Array>)
 }
 
 async function sum(name: ChecksumName, pieces: Iterable<Uint8Array>): Promise<Buffer> {
-  if (name === 'sha1' || name === 'sha256') {
-    const hash = createHash(name);
-    for await (const slice of slices(pieces)) hash.update(slice);
-    return hash.digest();
-  }
+  const summing = summingOf(name);
+  for await (const slice of slices(pieces)) summing.update(slice);
+  return summing.digest();
+}
+
+/** A sum of bytes that come one after the other. */
+export interface Summing {
+  update(bytes: Uint8Array): unknown;
+  /** To be called once, at the end. */
+  digest(): Buffer | Promise<Buffer>;
+}
+
+/** What the bytes of an object must give. */
+export interface Expectation {
+  readonly summing: Summing;
+  /** Whether the sum of all bytes is right. */
+  readonly isRight: (sum: Buffer) => Promise<boolean>;
+}
+
+export function summingOf(name: ChecksumName | 'md5'): Summing {
+  if (name === 'sha1' || name === 'sha256' || name === 'md5') return createHash(name);
   if (name === 'crc32') {
     let value = 0;
-    for await (const slice of slices(pieces)) value = crc32(slice, value);
-    const bytes = Buffer.alloc(4);
-    bytes.writeUInt32BE(value);
-    return bytes;
+    return {
+      update: (bytes) => (value = crc32(bytes, value)),
+      digest: () => {
+        const bytes = Buffer.alloc(4);
+        bytes.writeUInt32BE(value);
+        return bytes;
+      },
+    };
   }
   const crc = name === 'crc32c' ? new Crc32c() : new Crc64Nvme();
-  for await (const slice of slices(pieces)) crc.update(slice);
-  return Buffer.from(await crc.digest());
+  return {
+    update: (bytes) => crc.update(bytes),
+    digest: async () => Buffer.from(await crc.digest()),
+  };
 }
 
 /** Between two slices of a large body the thread serves others. */
@@ -95,7 +117,11 @@ export async function agrees(
   { name, value, isComposite }: Checksum,
   pieces: Iterable<Uint8Array>,
 ): Promise<boolean> {
-  const found = await sum(name, pieces);
+  return isSumOf({ name, value, isComposite }, await sum(name, pieces));
+}
+
+/** Whether the sum of an object's bytes is what a server has as their checksum. */
+export async function isSumOf({ name, value, isComposite }: Checksum, found: Buffer): Promise<boolean> {
   return (isComposite ? await sum(name, [found]) : found).toString('base64') === value;
 }
 

@@ -91,6 +91,7 @@ export class Leases implements UploadFence {
    */
   async start(deadline: Deadline): Promise<LeaseFound> {
     const { bucket } = this.#services;
+    await bucket.known(deadline);
     const { capabilities } = bucket;
     if (capabilities === undefined || !capabilities.create || !capabilities.replace) {
       throw new UsageError(

@@ -316,6 +316,20 @@ export class DiskCache {
     await unlink(this.#path(id)).catch(() => undefined);
   }
 
+  /** Gives up what there is of a version, and what is about to be written of it. */
+  async forget(version: string): Promise<void> {
+    const isOf = (id: ChunkId): boolean => id.startsWith(`${version}-`);
+    for (const [id, blocks] of [...this.#queue].filter(([name]) => isOf(name))) {
+      this.#queue.delete(id);
+      for (const { data, done } of blocks) {
+        this.#queuedBytes -= data.length;
+        done();
+      }
+    }
+    await Promise.all([...this.#writing].filter(([id]) => isOf(id)).map(([, writing]) => writing));
+    for (const id of [...this.#chunks.keys()].filter(isOf)) await this.#drop(id);
+  }
+
   /** Waits for the blocks being stored, and lists what there is, for the next process. */
   async close(): Promise<void> {
     for (;;) {

@@ -6,7 +6,9 @@ import { Deadline } from '../client/deadline.js';
 import { returnBuffer, takeBuffer } from '../client/buffers.js';
 import { BLOCK_BYTES, CHUNK_BLOCKS } from './disk-cache.js';
 import type { DiskCache } from './disk-cache.js';
+import { WholeCheck } from './whole-check.js';
 import { S3Failure } from '../client/failure.js';
+import type { Logger } from '../../../core/backend/index.js';
 import type { Metrics } from '../client/metrics.js';
 import { into } from '../client/http.js';
 import type { Sink } from '../client/http.js';
@@ -28,6 +30,8 @@ const MEASURED_MIN_BYTES = 2 ** 20;
 const WHOLE_MAX_BLOCKS = 4;
 /** Bytes of the first read-ahead of a sequential reader. */
 const WINDOW_FIRST_BYTES = 2 * BLOCK_BYTES;
+/** Most versions whose blocks are summed at a time. */
+const CHECKS_MAX = 16;
 /** Part of the memory that is given up at a time, and its most bytes: they are written together. */
 const EVICTION_SHARE = 1 / 16;
 const EVICTION_MAX_BYTES = CHUNK_BLOCKS * BLOCK_BYTES;
@@ -111,14 +115,25 @@ export class Reader {
   #bytes = 0;
   #comingBytes = 0;
   #requestBlocks = REQUEST_MAX_BLOCKS;
+  readonly #log: Logger;
+  readonly #checksAll: boolean;
+  /** Of versions whose first block has come, by their names, oldest first. */
+  readonly #checks = new Map<string, WholeCheck>();
 
-  /** @param limits.timeoutSeconds for a fetch, retries included. */
+  /**
+   * @param limits.timeoutSeconds for a fetch, retries included
+   * @param checksAll whether large files are compared with their checksum, too.
+   */
   constructor(
     bucket: Bucket,
     disk: DiskCache | undefined,
     metrics: Metrics,
+    log: Logger,
     limits: { memory: number; readAhead: number; timeoutSeconds: number },
+    checksAll: boolean,
   ) {
+    this.#log = log;
+    this.#checksAll = checksAll;
     this.#bucket = bucket;
     this.#disk = disk;
     this.#metrics = metrics;
@@ -314,6 +329,12 @@ export class Reader {
         this.#coming.delete(id);
         this.#comingBytes -= block.data.length;
       };
+      // Its memory is not used again: something of what failed may still come.
+      const failed = (error: unknown): void => {
+        if (this.#coming.get(id)?.block !== block) return;
+        done();
+        reject(error);
+      };
       // Nobody may wait for it.
       promise.catch(() => undefined);
       this.#coming.set(id, { block, arrived: promise });
@@ -322,19 +343,59 @@ export class Reader {
         block,
         came: () => {
           if (this.#coming.get(id)?.block !== block) return;
-          done();
-          this.#remember(id, block);
-          resolve();
+          const checking = this.#checksAll ? this.#check(object, block) : undefined;
+          const arrived = (): void => {
+            done();
+            this.#remember(id, block);
+            resolve();
+          };
+          if (checking === undefined) arrived();
+          else void checking.then((isRight) => (isRight ? arrived() : this.#refuse(object, failed)), failed);
         },
-        // Its memory is not used again: something of what failed may still come.
-        failed: (error) => {
-          if (this.#coming.get(id)?.block !== block) return;
-          done();
-          reject(error);
-        },
+        failed,
       });
     }
     return expected;
+  }
+
+  /** @returns where it must be waited for, whether the bytes of a version are right. */
+  #check(object: RemoteObject, block: Block): Promise<boolean> | undefined {
+    if (object.size <= WHOLE_MAX_BLOCKS * BLOCK_BYTES) return undefined;
+    const { version } = block;
+    let check = this.#checks.get(version);
+    if (check === undefined && block.index === 0) {
+      const deadline = Deadline.after(this.#timeoutSeconds);
+      const count = Math.ceil(object.size / BLOCK_BYTES);
+      const expected = this.#bucket.expectation(object, deadline);
+      check = new WholeCheck(count, this.#limit / 2, expected);
+      this.#checks.set(version, check);
+      for (const [oldest, other] of this.#checks) {
+        if (this.#checks.size <= CHECKS_MAX) break;
+        other.giveUp();
+        this.#checks.delete(oldest);
+      }
+    }
+    const result = check?.take(block);
+    const end = (): void => {
+      if (check?.isOver === true && this.#checks.get(version) === check) this.#checks.delete(version);
+    };
+    if (result === undefined) end();
+    return result?.finally(end);
+  }
+
+  /** Nothing of such a version is kept: it is fetched anew. */
+  #refuse(object: RemoteObject, failed: (error: unknown) => void): void {
+    const version = versionOf(object);
+    this.#metrics.corruptReads += 1;
+    this.#log.warn({ key: object.key }, 'the bytes of an object are not those of its checksum: EIO');
+    for (const [id, block] of this.#memory) {
+      if (block.version !== version) continue;
+      this.#memory.delete(id);
+      this.#bytes -= block.data.length;
+      block.letGo();
+    }
+    const forgotten = this.#disk?.forget(version) ?? Promise.resolve();
+    void forgotten.then(() => failed(new S3Failure('transient', 0, 'CorruptBody')));
   }
 
   #remember(id: BlockId, block: Block): void {

@@ -77,7 +77,8 @@ export class MountedBucket {
     const { diskCache } = options;
     this.#disk = diskCache === 0 ? undefined : new DiskCache(blocks, diskCache, space, log, metrics);
     const { memoryCache: memory, readAhead, operationTimeout: timeoutSeconds } = options;
-    const reader = new Reader(bucket, this.#disk, metrics, { memory, readAhead, timeoutSeconds });
+    const limits = { memory, readAhead, timeoutSeconds };
+    const reader = new Reader(bucket, this.#disk, metrics, log, limits, options.verify === 'whole');
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };
     const keys = new KeyMap(options.prefix);
@@ -146,8 +147,7 @@ export class MountedBucket {
     const probes = keys.reserved('probe');
     const left = await this.#exists(probes);
     if (!options.readOnly) {
-      const { operationTimeout } = options;
-      learnWhenNeeded(bucket, probes, log, metrics, operationTimeout, () => this.#keepLearned());
+      learnWhenNeeded(bucket, probes, log, metrics, () => this.#keepLearned());
       try {
         await sweep(bucket, left, deadline);
         if (!isNext || options.acl !== undefined) {

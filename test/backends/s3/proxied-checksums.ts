@@ -63,7 +63,8 @@ export class ProxiedChecksums {
   answered({ operation, path, headers }: Asked, answer: IncomingHttpHeaders): Record<string, string> {
     const kept = this.#kept.get(path);
     const range = answer['content-range'];
-    const isAsked = operation === 'GetObject' && headers['x-amz-checksum-mode'] === 'ENABLED';
+    const isRead = operation === 'GetObject' || operation === 'HeadObject';
+    const isAsked = isRead && headers['x-amz-checksum-mode'] === 'ENABLED';
     const isWhole =
       range === undefined || /^bytes 0-(\d+)\/(\d+)$/.exec(range)?.slice(1).reduce(differ) === '1';
     if (!isAsked || !isWhole || kept === undefined) return {};

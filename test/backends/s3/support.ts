@@ -17,6 +17,7 @@ import { request } from 'undici';
 import type { Dispatcher } from 'undici';
 import { FsError, type Context, type GuestBuffer, type HostBuffer } from '../../../core/backend/index.js';
 import { LeasedBackend } from '../../../backends/s3/leased-backend.js';
+import { Deadline } from '../../../backends/s3/client/deadline.js';
 import { ReadingBackend } from '../../../backends/s3/reading-backend.js';
 import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Directory, Node } from '../../../backends/s3/tree/nodes.js';
@@ -199,11 +200,19 @@ export class Mount {
     this.root = root;
   }
 
+  /** As {@link start}, and finds out what the server keeps, which the first write would do. */
+  static async open(...given: Parameters<typeof Mount.start>): Promise<Mount> {
+    const mount = await Mount.start(...given);
+    const { bucket } = mount.backend.mounted.services;
+    if (bucket.capabilities === undefined) await bucket.learn?.(Deadline.never);
+    return mount;
+  }
+
   /**
    * Mounts a bucket; without `cacheDir` with an empty cache folder of its own.
    * @param traces what a process has told that was killed.
    */
-  static async open(
+  static async start(
     bucket: TestBucket,
     options: Record<string, unknown> = {},
     traces?: ReadonlyMap<string, string>,

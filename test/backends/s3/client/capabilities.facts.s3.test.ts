@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PutBucketVersioningCommand } from '@aws-sdk/client-s3';
+import { Deadline } from '../../../../backends/s3/client/deadline.js';
 import type { Capabilities } from '../../../../backends/s3/client/bucket-types.js';
 import type { Fault, Seen } from '../proxy.js';
 import { proxiedBucket } from '../proxied-bucket.js';
@@ -24,8 +25,19 @@ function nth(number: number, fault: Fault): (seen: Seen) => Fault | undefined {
 describe('what is known of a server', () => {
   const server = proxiedBucket();
 
+  const optionsOf = (options: Record<string, unknown>): Record<string, unknown> => ({
+    endpoint: server.proxy.endpoint,
+    requestTimeout: 2,
+    ...options,
+  });
+
   async function open(options: Record<string, unknown> = {}): Promise<Mount> {
-    return Mount.open(server.bucket, { endpoint: server.proxy.endpoint, requestTimeout: 2, ...options });
+    return Mount.open(server.bucket, optionsOf(options));
+  }
+
+  /** It has not written anything yet. */
+  async function start(prefix: string, options: Record<string, unknown> = {}): Promise<Mount> {
+    return Mount.start(server.bucket, optionsOf({ requestTimeout: 60, ...options, prefix }));
   }
 
   const capabilitiesOf = (mount: Mount): Capabilities | undefined =>
@@ -36,7 +48,7 @@ describe('what is known of a server', () => {
     const operations = (): string[] => server.proxy.seen.map(({ operation }) => operation).sort();
     for (const readOnly of [false, true]) {
       server.proxy.seen.length = 0;
-      const mount = await open({ prefix: 'found-out', requestTimeout: 60, readOnly });
+      const mount = await start('found-out', { readOnly });
       assert.deepEqual(await mount.names(''), []);
       await mount.close();
       const trial = readOnly ? [] : ['DeleteObject', 'PutObject'];
@@ -47,7 +59,7 @@ describe('what is known of a server', () => {
 
   it('is found out once, before the first write', async () => {
     server.proxy.fault = () => undefined;
-    const mount = await open({ prefix: 'found-out', requestTimeout: 60 });
+    const mount = await start('found-out');
     await mount.names('');
     server.proxy.seen.length = 0;
     const names = ['a', 'b', 'c', 'd'];
@@ -61,12 +73,15 @@ describe('what is known of a server', () => {
 
   it('is found out by a later write, where the server failed meanwhile', async () => {
     server.proxy.fault = () => undefined;
-    const mount = await open({ prefix: 'later', operationTimeout: 1 });
+    const mount = await start('later', { operationTimeout: 2 });
+    await mount.names('');
+    server.proxy.fault = () => 'slow-down';
     const file = await mount.create('file');
     await mount.write(file, 0, 'content');
-    server.proxy.fault = () => 'slow-down';
     await assert.rejects(mount.fsync(file), denied('ETIMEDOUT'));
     server.proxy.fault = () => undefined;
+    // The pauses between its attempts may be longer than an operation of the guest.
+    await mount.backend.mounted.services.bucket.learn!(Deadline.never);
     await mount.fsync(file);
     await mount.release(file);
     assert.equal((await server.bucket.get('later/file')).toString(), 'content');
@@ -113,7 +128,6 @@ describe('what is known of a server', () => {
         server.proxy.raw = raw;
         server.proxy.fault = () => undefined;
         const sound = await open();
-        await sound.put('sound', 'content');
         const expected = capabilitiesOf(sound);
         await sound.close();
         for (let number = 0; number < REQUESTS_MAX; number++) {
@@ -121,10 +135,10 @@ describe('what is known of a server', () => {
           server.proxy.seen.length = 0;
           server.proxy.fault = nth(number, fault);
           const mount = await open({ prefix });
-          await mount.put('file', 'first');
           const isOver = server.proxy.seen.length <= number;
           assert.deepEqual(capabilitiesOf(mount), expected, `request ${number}`);
           server.proxy.fault = () => undefined;
+          await mount.put('file', 'first');
           await mount.put('file', 'second');
           assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
           await mount.close();

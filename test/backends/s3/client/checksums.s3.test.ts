@@ -105,7 +105,7 @@ describe('checksums of objects', () => {
       const large = pattern(11 * 2 ** 20);
       await mount.put('large', large);
       await mount.backend.rename(mount.root, 'small', mount.root, 'moved', 0, context);
-      const seen = server.proxy.seen.slice(from);
+      const seen = server.proxy.seen.slice(from).filter(({ path }) => !path.includes('/.virtiofs-kit/'));
       const header = `x-amz-checksum-${name}`;
       const of = (operation: string, field: string): unknown[] =>
         seen.filter((one) => one.operation === operation).map(({ headers }) => headers[field]);

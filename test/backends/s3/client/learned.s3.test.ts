@@ -14,7 +14,6 @@ test('what was found out of a server is taken over by the next mounts of a day, 
   const bucket = await TestBucket.create();
   const cacheDir = await temporaryFolder();
   const first = await Mount.open(bucket, { cacheDir });
-  await first.put('file', 'content');
   const { learned } = first.backend.mounted.services.bucket;
   assert.equal(probes(first), 1);
   await first.close();
@@ -24,7 +23,6 @@ test('what was found out of a server is taken over by the next mounts of a day, 
   assert.deepEqual(next.backend.mounted.services.bucket.learned, learned);
   assert.equal(next.requests('PutObject'), 0);
   await next.put('file', 'content');
-  assert.equal(probes(next), 0);
   await next.close();
 
   const later = await Mount.open(bucket, { cacheDir });
@@ -38,7 +36,6 @@ test('what was found out of a server is taken over by the next mounts of a day, 
   await later.close();
   assert.deepEqual(await bucket.keys(), ['file']);
   const other = await Mount.open(bucket, { cacheDir, preserve: 'headers' }, new Map());
-  await other.put('file', 'content');
   assert.equal(probes(other), 1);
   await other.close();
 });
@@ -56,7 +53,6 @@ test('what was found out of a server is found out again after a day, and where i
   for (const [name, act] of Object.entries(spoil)) {
     await act();
     const mount = await Mount.open(bucket, { cacheDir });
-    await mount.put('file', name);
     assert.equal(probes(mount), 1, name);
     await mount.close();
   }
@@ -66,7 +62,6 @@ test('what the server contradicts is kept as it is now', async () => {
   const bucket = await TestBucket.create();
   const cacheDir = await temporaryFolder();
   const first = await Mount.open(bucket, { cacheDir });
-  await first.put('file', 'content');
   const { learned } = first.backend.mounted.services.bucket;
   await first.close();
   const kept = join(cacheDir, 'server.json');

@@ -37,6 +37,44 @@ describe('bytes that change on their way', () => {
     });
   }
 
+  it('never reach the reader of a large file unnoticed, where all are to be verified', async () => {
+    server.proxy.fault = () => undefined;
+    const { proxy, bucket } = server;
+    const bytes = pattern(5 * 2 ** 20 + 77, 9);
+    await bucket.put('md5', bytes);
+    const writing = await Mount.open(bucket, {
+      endpoint: proxy.endpoint,
+      checksums: 'crc64nvme',
+      partSize: '5m',
+    });
+    await writing.put('crc64nvme', bytes);
+    await writing.close();
+    const options = { endpoint: proxy.endpoint, verify: 'whole', memoryCache: '4m', readAhead: '1m' };
+    const mount = await Mount.open(bucket, options);
+    // By then it is known that ETags are digests.
+    await mount.put('first', 'first');
+    const { metrics } = mount.backend.mounted.services;
+    for (const [i, name] of ['md5', 'crc64nvme'].entries()) {
+      proxy.fault = ({ headers: { range } }) =>
+        Number(/^bytes=(\d+)/.exec(range ?? '')?.[1]) > 2 ** 20 ? 'flip' : undefined;
+      await assert.rejects(mount.content(name), denied('EIO'), name);
+      proxy.fault = () => undefined;
+      assert.equal(metrics.corruptReads, i + 1);
+      const before = mount.requests('GetObject');
+      assert.ok((await mount.content(name)).equals(bytes), name);
+      assert.ok(mount.requests('GetObject') > before, 'nothing of it was kept');
+      assert.ok((await mount.content(name)).equals(bytes), name);
+      assert.equal(metrics.corruptReads, i + 1);
+    }
+    // Who jumps about is not followed, and nothing is held for that.
+    const file = await mount.openFile('md5', 0);
+    for (const at of [0, 4 * 2 ** 20, 2 ** 20]) {
+      assert.ok((await mount.read(file, at, 1000)).equals(bytes.subarray(at, at + 1000)));
+    }
+    await mount.release(file);
+    await mount.close();
+  });
+
   it('are not looked for where an ETag is no digest', async () => {
     const customerKeyFile = join(await temporaryFolder(), 'key');
     await writeFile(customerKeyFile, pattern(32));

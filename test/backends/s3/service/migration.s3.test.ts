@@ -97,6 +97,9 @@ test('a guest stays where it is if its bucket does not take what is staged', asy
   const backend = { type: 's3', bucket: name, endpoint, pathStyle: true, cacheDir, writebackDelay: 600 };
   const { frontEnd, fuse, log } = await host(t, { backend });
   await fuse.init();
+  // By then nothing is in the bucket that finds out what the server keeps.
+  await fuse.mkdir(ROOT, 'directory');
+  await bucket.remove('directory/');
   const { entry, open } = await fuse.create(ROOT, 'file');
   await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('mine'));
   await bucket.client.send(new DeleteBucketCommand({ Bucket: name }));
