@@ -144,8 +144,17 @@ function mapOf(
 
 /**
  * Without spaces and tabs around it (RFC 9110, section 5.5). Other characters that JavaScript takes
- * for spaces are bytes of the value.
+ * for spaces are bytes of the value. By hand: a regular expression takes a time with the square of
+ * the spaces within.
  */
-function trimmed(value: string): string {
-  return value.replace(/^[ \t]+|[ \t]+$/g, '');
+export function trimmed(value: string): string {
+  let start = 0;
+  let end = value.length;
+  while (start < end && isBlank(value.charCodeAt(start))) start += 1;
+  while (end > start && isBlank(value.charCodeAt(end - 1))) end -= 1;
+  return value.slice(start, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09;
 }

@@ -128,6 +128,18 @@ for (const [way, open] of Object.entries(ways))
         throw refused;
       };
       await assert.rejects(exchange(request, signal(), refuse), refused);
+      answer = ['HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n', 'hello'];
+      const full: Sink = { room: refuse, took: refuse };
+      await assert.rejects(
+        exchange(request, signal(), () => full),
+        refused,
+      );
+    });
+
+    it('have values without the blanks around them, however many are within', async () => {
+      const value = `a${' \t'.repeat(6_000)}b`;
+      const [{ headers }] = await ask('GET', `HTTP/1.1 204 None\r\nx-a:\t  ${value}\t \r\nx-b: \r\n\r\n`);
+      assert.deepEqual([headers.get('x-a'), headers.get('x-b')], [value, '']);
     });
 
     it('that do not come are given up with the reason', async () => {
