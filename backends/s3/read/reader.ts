@@ -320,6 +320,7 @@ export class Reader {
 
   /** Makes room for blocks that will come. */
   #expect(object: RemoteObject, first: number, stop: number): readonly Expected[] {
+    if (this.#checksAll && first === 0) this.#beginCheck(object);
     const expected: Expected[] = [];
     for (let index = first; index < stop; index++) {
       const block = new Block(object, index);
@@ -343,7 +344,7 @@ export class Reader {
         block,
         came: () => {
           if (this.#coming.get(id)?.block !== block) return;
-          const checking = this.#checksAll ? this.#check(object, block) : undefined;
+          const checking = this.#check(block);
           const arrived = (): void => {
             done();
             this.#remember(id, block);
@@ -358,23 +359,27 @@ export class Reader {
     return expected;
   }
 
-  /** @returns where it must be waited for, whether the bytes of a version are right. */
-  #check(object: RemoteObject, block: Block): Promise<boolean> | undefined {
-    if (object.size <= WHOLE_MAX_BLOCKS * BLOCK_BYTES) return undefined;
-    const { version } = block;
-    let check = this.#checks.get(version);
-    if (check === undefined && block.index === 0) {
-      const deadline = Deadline.after(this.#timeoutSeconds);
-      const count = Math.ceil(object.size / BLOCK_BYTES);
-      const expected = this.#bucket.expectation(object, deadline);
-      check = new WholeCheck(count, this.#limit / 2, expected);
-      this.#checks.set(version, check);
-      for (const [oldest, other] of this.#checks) {
-        if (this.#checks.size <= CHECKS_MAX) break;
-        other.giveUp();
-        this.#checks.delete(oldest);
-      }
+  /**
+   * Begins to sum a large version whose first block is asked for: what comes after that block may
+   * come before it.
+   */
+  #beginCheck(object: RemoteObject): void {
+    const version = versionOf(object);
+    if (object.size <= WHOLE_MAX_BLOCKS * BLOCK_BYTES || this.#checks.has(version)) return;
+    const count = Math.ceil(object.size / BLOCK_BYTES);
+    const expected = this.#bucket.expectation(object, Deadline.after(this.#timeoutSeconds));
+    this.#checks.set(version, new WholeCheck(count, this.#limit / 2, expected));
+    for (const [oldest, other] of this.#checks) {
+      if (this.#checks.size <= CHECKS_MAX) break;
+      other.giveUp();
+      this.#checks.delete(oldest);
     }
+  }
+
+  /** @returns where it must be waited for, whether the bytes of a version are right. */
+  #check(block: Block): Promise<boolean> | undefined {
+    const { version } = block;
+    const check = this.#checks.get(version);
     const result = check?.take(block);
     const end = (): void => {
       if (check?.isOver === true && this.#checks.get(version) === check) this.#checks.delete(version);
