@@ -126,6 +126,21 @@ async function behind(
 
 const LAZY = { writebackDelay: 600, maxDirtyAge: 600 };
 
+/** A bucket whose `file` was locked and written to by a process that was killed then. */
+async function killedWhileWriting(
+  content: string,
+  leaseTerm: number,
+): Promise<{ bucket: TestBucket; cacheDir: string }> {
+  const bucket = await TestBucket.create();
+  await bucket.put('file', 'old');
+  const killed = await LockingMount.open(bucket, { ...LAZY, leaseTerm });
+  await killed.lock('file');
+  const file = await killed.mount.openFile('file');
+  await killed.mount.write(file, 0, content);
+  await killed.kill();
+  return { bucket, cacheDir: killed.mount.cacheDir };
+}
+
 describe('s3 with sharing: leases, under faults', () => {
   it('is not mounted where the server ignores conditions', async () => {
     const bucket = await TestBucket.create();
@@ -243,14 +258,8 @@ describe('s3 with sharing: leases, under faults', () => {
   });
 
   it('goes on with what a killed process has left, if nobody has taken its lock', async () => {
-    const bucket = await TestBucket.create();
-    await bucket.put('file', 'old');
-    const a = await LockingMount.open(bucket, { ...LAZY, leaseTerm: 60 });
-    await a.lock('file');
-    const file = await a.mount.openFile('file');
-    await a.mount.write(file, 0, 'kept');
-    await a.kill();
-    const next = await LockingMount.open(bucket, { ...LAZY, cacheDir: a.mount.cacheDir });
+    const { bucket, cacheDir } = await killedWhileWriting('kept', 60);
+    const next = await LockingMount.open(bucket, { ...LAZY, cacheDir });
     const b = await LockingMount.open(bucket, LAZY);
     await b.lock('file');
     assert.equal(`${await b.mount.content('file')}`, 'kept');
@@ -258,14 +267,7 @@ describe('s3 with sharing: leases, under faults', () => {
   });
 
   it('uploads what a killed process has left under its lease, while its guests go on', async () => {
-    const bucket = await TestBucket.create();
-    await bucket.put('file', 'old');
-    const a = await LockingMount.open(bucket, { ...LAZY, leaseTerm: 3600 });
-    await a.lock('file');
-    const file = await a.mount.openFile('file');
-    await a.mount.write(file, 0, 'kept');
-    await a.kill();
-    const { cacheDir } = a.mount;
+    const { bucket, cacheDir } = await killedWhileWriting('kept', 3600);
     const next = await Mount.open(bucket, { sharing: 'leases', leaseTerm: 3600, cacheDir }, new Map());
     const { files, leases } = next.backend.mounted;
     await files.flush();
@@ -311,16 +313,10 @@ describe('s3 with sharing: leases, under faults', () => {
   });
 
   it('keeps aside what a killed process has left, if somebody has taken its lock', async () => {
-    const bucket = await TestBucket.create();
-    await bucket.put('file', 'old');
-    const a = await LockingMount.open(bucket, { ...LAZY, leaseTerm: 1 });
-    await a.lock('file');
-    const file = await a.mount.openFile('file');
-    await a.mount.write(file, 0, 'lost');
-    await a.kill();
+    const { bucket, cacheDir } = await killedWhileWriting('lost', 1);
     const b = await LockingMount.open(bucket, LAZY);
     await b.lock('file');
-    const next = await LockingMount.open(bucket, { ...LAZY, cacheDir: a.mount.cacheDir });
+    const next = await LockingMount.open(bucket, { ...LAZY, cacheDir });
     assert.equal(next.mount.backend.mounted.files.losses.asides, 1);
     assert.equal(`${await b.mount.content('file')}`, 'old');
     await b.unlock('file');
