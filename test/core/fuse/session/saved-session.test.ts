@@ -224,27 +224,7 @@ describe('a restored session', () => {
     );
   });
 
-  it('is made of a saved form of version 1, as it was stored then', async () => {
-    const tiny = new TinyBackend();
-    const key = tiny.key(tiny.root);
-    const json = `{"nodes":[{"key":${JSON.stringify(typeof key === 'number' ? { n: key } : { s: key })},"low":1,"high":0,"generation":0}],"sessions":[{"id":3,"negotiated":{"minor":38,"flags":0,"flags2":0,"maxReadahead":131072,"maxWrite":131072,"maxPages":32},"lookups":[],"handles":[{"index":0,"generation":5,"node":0,"flags":0,"stream":{"entries":"AQAAAAAAAAAEAS4=","complete":false}}],"handleGeneration":5}],"locks":{"locks":[],"waiters":[]}}`;
-    const head = Buffer.from('VFSKSAVE\x01\0\0\0\0\0\0\0', 'latin1');
-    head.writeUInt32LE(json.length, 12);
-    const bytes = Buffer.concat([head, Buffer.from(json)]);
-    const restored = await restoreExport(tiny, bytes, { log: new MemoryLog(), createBuffer: hostBuffer });
-    const session = await restoreSession(restored, restored.sessions[0]!);
-    restored.finish();
-    const client = new FuseClient(new Loopback(session));
-    assert.equal(session.locks.id, 3);
-    const names = await client.readdir(ROOT, 5n << 32n, 0n);
-    assert.deepEqual(
-      names.map(({ name }) => name),
-      ['.', '..'],
-    );
-    await session.close();
-  });
-
-  it('is made of saved forms of versions 2 to 5, as they were stored then', async () => {
+  it('has what versions 2 to 5 of the saved form have added', async () => {
     const tiny = new TinyBackend();
     const running = await engine(tiny);
     const guest = running.guest();
