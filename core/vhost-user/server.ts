@@ -24,11 +24,6 @@ export interface ServerOptions extends DeviceOptions, ListenOptions {
    * none left. Default 60,000.
    */
   readonly idleMs?: number | undefined;
-  /**
-   * How long the server waits after it has accepted a front-end before it accepts the next one,
-   * while the process serves others. Default 5.
-   */
-  readonly restMs?: number | undefined;
   /** Front-ends served at a time; more are turned away. Default 16. */
   readonly maxConnections?: number | undefined;
   /**
@@ -168,7 +163,7 @@ export class VhostUserServer {
       if (this.#devices.size >= limit) this.#makeRoom();
       if (this.#devices.size < limit) {
         this.#serve(connection);
-        if (VhostUserServer.#everywhere > 1) this.#rest(this.#options.restMs ?? REST_MS);
+        if (VhostUserServer.#everywhere > 1) this.#rest(REST_MS);
       } else {
         this.#log.warn({ limit }, 'a front-end was turned away: too many connections');
         connection.close();
