@@ -23,6 +23,11 @@ const MOVES = Number(process.env['VIRTIOFS_KIT_MIGRATIONS'] ?? 1);
 /** One of the backends that is to be tried; VIRTIOFS_KIT_MIGRATIONS_OF names it. */
 const ONLY = process.env['VIRTIOFS_KIT_MIGRATIONS_OF'];
 const USUAL = ['passthrough', 'memfs', 'overlay'];
+/**
+ * A virtiofsd, for comparison: VIRTIOFS_KIT_MIGRATIONS_BESIDE names the program, and
+ * `VIRTIOFS_KIT_MIGRATIONS_OF=virtiofsd` has it tried.
+ */
+const OTHER = process.env['VIRTIOFS_KIT_MIGRATIONS_BESIDE'];
 
 const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const unpacked = fileURLToPath(new URL('../../../.cache/qemu/usr', import.meta.url));
@@ -40,8 +45,11 @@ function migrates(file: string): boolean {
   return Number(major) > 8 || (Number(major) === 8 && Number(minor) >= 2);
 }
 
-/** Mounts the share and works there until somebody types a line. Tells each tenth round. */
-const INIT = `#!/bin/busybox sh
+/**
+ * Mounts the share and works there until somebody types a line. Tells each tenth round.
+ * @param keepsRemoved whether open files survive that were removed.
+ */
+const init = (keepsRemoved: boolean): string => `#!/bin/busybox sh
 /bin/busybox mkdir -p /dev /proc /tmp /mnt
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox --install -s /bin
@@ -50,7 +58,7 @@ mount -t proc proc /proc
 for module in /modules/*; do insmod $module; done
 mount -t virtiofs test /mnt && cd /mnt || poweroff -f
 fail() { echo "FAILED $*"; poweroff -f; }
-exec 3<> removed; echo before >&3; rm removed
+exec 3<> removed; echo before >&3; ${keepsRemoved ? 'rm removed' : ''}
 exec 9> lock
 flock -x 9
 exec 8> waited
@@ -154,6 +162,7 @@ async function start(
   folder: string,
   backend: readonly string[],
   initrd: string,
+  queues: number,
   output: Console,
   incoming: boolean,
 ): Promise<Host> {
@@ -165,8 +174,8 @@ async function start(
     return child;
   };
   const [socket, monitor] = [join(folder, 'socket'), join(folder, 'monitor')];
-  const serve = ['serve', '--socket-path', socket, '--tag', 'test', '--locks', 'shared', ...backend];
-  const daemon = run(process.execPath, [program, ...serve]);
+  const [file, ...words] = backend;
+  const daemon = run(file!, [...words, '--socket-path', socket]);
   const mustRun = (...children: readonly ChildProcess[]): void => {
     for (const { exitCode, signalCode, spawnfile } of children)
       assert.deepEqual([exitCode, signalCode], [null, null], `${spawnfile} has ended: ${errors}`);
@@ -180,7 +189,7 @@ async function start(
     `-L ${join(unpacked, 'share/qemu')} -L /usr/share/qemu -L /usr/share/seabios`,
     '-object memory-backend-memfd,id=mem,size=192M,share=on -numa node,memdev=mem',
     `-kernel ${findKernel().image} -initrd ${initrd} -chardev socket,id=c,path=${socket}`,
-    '-device vhost-user-fs-pci,chardev=c,tag=test,num-request-queues=2',
+    `-device vhost-user-fs-pci,chardev=c,tag=test,num-request-queues=${queues}`,
     `-qmp unix:${monitor},server=on,wait=off${incoming ? ' -incoming defer' : ''}`,
   ];
   const append = 'console=ttyS0 quiet panic=-1';
@@ -227,20 +236,30 @@ async function left(from: Host, to?: Host): Promise<number> {
   }
 }
 
-/** Options by name of the test. @param own a directory of this host alone. */
-const BACKENDS: Readonly<Record<string, (shared: string, own: string) => readonly string[]>> = {
-  passthrough: (shared) => ['passthrough', '--shared-dir', shared],
-  memfs: () => ['memfs'],
-  'an overlay of memfs': (shared) => ['overlay', '--lower', shared, '--upper', 'memfs'],
+/** This program's words for a backend. */
+function ours(...backend: readonly string[]): readonly string[] {
+  return [process.execPath, program, 'serve', '--tag', 'test', '--locks', 'shared', '--backend', ...backend];
+}
+
+/** A daemon's command line, but for its socket. @param own a directory of this host alone. */
+const DAEMONS: Readonly<Record<string, (shared: string, own: string) => readonly string[]>> = {
+  passthrough: (shared) => ours('passthrough', '--shared-dir', shared),
+  memfs: () => ours('memfs'),
+  'an overlay of memfs': (shared) => ours('overlay', '--lower', shared, '--upper', 'memfs'),
   overlay(shared, own) {
     const upper = join(own, 'upper');
     mkdirSync(upper);
-    return ['overlay', '--lower', shared, '--upper', upper];
+    return ours('overlay', '--lower', shared, '--upper', upper);
   },
+  ...(OTHER === undefined
+    ? {}
+    : { virtiofsd: (shared: string) => [OTHER, '--shared-dir', shared, '--sandbox', 'none'] }),
 };
 
 /** Makes what a guest needs. @returns starts the host with a number, the first of which boots. */
 function prepare(t: TestContext, name: string, output: Console): (number: number) => Promise<Host> {
+  // virtiofsd loses files that were removed, and has one request queue.
+  const isOurs = name !== 'virtiofsd';
   const folder = temporaryFolder(t);
   const shared = join(folder, 'shared');
   mkdirSync(shared);
@@ -253,15 +272,14 @@ function prepare(t: TestContext, name: string, output: Console): (number: number
   }));
   const programs = [
     { path: 'bin/busybox', mode: 0o100755, content: readFileSync('/bin/busybox') },
-    { path: 'init', mode: 0o100755, content: Buffer.from(INIT) },
+    { path: 'init', mode: 0o100755, content: Buffer.from(init(isOurs)) },
     ...packPrograms(['flock']),
   ];
   writeFileSync(initrd, packCpio([...directories, ...programs, ...modules]));
   return (number) => {
     const own = join(folder, String(number));
     mkdirSync(own);
-    const backend = ['--backend', ...BACKENDS[name]!(shared, own)];
-    return start(t, own, backend, initrd, output, number > 0);
+    return start(t, own, DAEMONS[name]!(shared, own), initrd, isOurs ? 2 : 1, output, number > 0);
   };
 }
 
@@ -275,7 +293,7 @@ async function finish(at: Host, output: Console): Promise<void> {
   assert.match(output.text, /DONE/, output.text.slice(-2000));
 }
 
-for (const name of Object.keys(BACKENDS)) {
+for (const name of Object.keys(DAEMONS)) {
   const isAsked = ONLY === undefined ? USUAL.includes(name) : name === ONLY;
   test(
     `a guest on ${name} works on while it moves from QEMU to QEMU`,
