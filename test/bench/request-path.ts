@@ -179,6 +179,13 @@ function place({ request, readable, writable }: Case): readonly (readonly [numbe
   });
 }
 
+/** How many requests have come back since the last call. */
+function returnedNow(): number {
+  let returned = 0;
+  while (driver.poll() >= 0) returned += 1;
+  return returned;
+}
+
 function run(places: readonly (readonly [number, number, boolean])[][], count: number): number[] {
   const times: number[] = [];
   for (let done = 0; done < count;) {
@@ -193,8 +200,12 @@ function run(places: readonly (readonly [number, number, boolean])[][], count: n
     driver.publish();
     const begun = performance.now();
     queue.kick();
-    times.push(((performance.now() - begun) * 1e6) / BATCH);
-    while (driver.poll() >= 0) done += 1;
+    const nanoseconds = (performance.now() - begun) * 1e6;
+    let returned = returnedNow();
+    // Where others had the processor for long, the queue rests in the midst of a batch.
+    if (returned === BATCH) times.push(nanoseconds / BATCH);
+    for (; returned < BATCH; returned += returnedNow()) queue.kick();
+    done += BATCH;
     if (!records.isEmpty) makeLines();
     driver.enableInterrupts();
   }
