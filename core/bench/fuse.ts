@@ -22,6 +22,7 @@ export const ATTR_OUT = fuse_attr_out.bytes;
 export const OPEN_OUT = fuse_open_out.bytes;
 
 const O_RDWR = 2;
+const O_APPEND = 0o2000;
 
 /** What Linux offers, as far as it makes a difference to the figures. */
 const INIT_FLAGS =
@@ -105,10 +106,10 @@ export function rename(
   slot.words[ARGUMENTS + 1] = parentHigh;
 }
 
-/** OPEN, to read and write. {@link keepFile} keeps the handle. */
-export function open(slot: RequestSlot, node: number, nodeHigh: number): void {
+/** OPEN, to read and write, or to append. {@link keepFile} keeps the handle. */
+export function open(slot: RequestSlot, node: number, nodeHigh: number, appends = false): void {
   slot.request(Opcode.OPEN, node, nodeHigh, 8, OPEN_OUT);
-  slot.words[ARGUMENTS] = O_RDWR;
+  slot.words[ARGUMENTS] = appends ? O_RDWR | O_APPEND : O_RDWR;
   slot.words[ARGUMENTS + 1] = 0;
 }
 

@@ -18,6 +18,7 @@ const MIB = 1024 * KIB;
 
 /** Size of small files, and of small reads and writes. */
 const SMALL_BYTES = 4 * KIB;
+const APPENDED_BYTES = 64;
 /** Files that scenarios look up and read. */
 const FILES = 1000;
 /** The most files that one run creates, or removes. */
@@ -109,9 +110,25 @@ export const sleepingRows: readonly Scenario[] = [
   transfer('read-seq-1m', 'sequential read 1 MiB, depth 4', 4, MIB, 'read', 'sequential'),
 ];
 
+/** Further rows of names and appends, which are measured when they are asked for. */
+const namingRows: readonly Scenario[] = [
+  lookup('lookup-miss-d1', 'LOOKUP miss, depth 1', 1, false),
+  ...[1, 8].flatMap((depth) => [
+    createChain(
+      `create-new-d${depth}`,
+      `LOOKUP + CREATE + WRITE 4 KiB + RELEASE + FORGET, depth ${depth}`,
+      depth,
+      true,
+    ),
+    append(`append-d${depth}`, `append 64 bytes, depth ${depth}`, depth),
+  ]),
+  unlink('unlink-d1', 'UNLINK + FORGET, depth 1', 1),
+  rename('rename-d1', 'RENAME, depth 1', 1),
+];
+
 /** All rows, each key once. */
 export const scenarios: readonly Scenario[] = [
-  ...new Map([...spinningRows, ...sleepingRows].map((row) => [row.key, row])).values(),
+  ...new Map([...spinningRows, ...sleepingRows, ...namingRows].map((row) => [row.key, row])).values(),
 ];
 
 /** The same row with time between its requests. */
@@ -147,6 +164,23 @@ export function transfer(
     return { load: { begin, next: isOver } };
   };
   return { key, title, depth, dataBytes: bytes, bytes, prepare };
+}
+
+/** WRITEs at the end of one file. */
+function append(key: string, title: string, depth: number): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const directory = area.subdirectory(key);
+    area.onClose(() => area.remove(directory, [0]));
+    const [node] = area.fill(directory, 1, 0);
+    area.onClose(() => area.forget([node!]));
+    const file = area.openToAppend(node!);
+    const begin = (slot: RequestSlot) => {
+      aim(slot, file);
+      fuse.write(slot, 0, APPENDED_BYTES);
+    };
+    return { load: { begin, next: isOver } };
+  };
+  return { key, title, depth, dataBytes: APPENDED_BYTES, prepare };
 }
 
 /** GETATTR of one file, again and again. */
@@ -210,20 +244,33 @@ function afterCreate(slot: RequestSlot): boolean {
 /**
  * Makes a file, writes it once and closes it, as `tar -x` and compilers do. The files are removed
  * after the run.
+ * @param isLookedUp whether its name is looked up before, as Linux does.
  */
-function createChain(key: string, title: string, depth: number): Scenario {
+function createChain(key: string, title: string, depth: number, isLookedUp = false): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
     let created = 0;
-    const begin = (slot: RequestSlot) => {
+    const create = (slot: RequestSlot) => {
       slot.step = 0;
-      fuse.create(slot, directory.node, directory.nodeHigh, PREFIX, created++);
+      fuse.create(slot, directory.node, directory.nodeHigh, PREFIX, slot.number);
+    };
+    const begin = (slot: RequestSlot) => {
+      slot.number = created++;
+      if (!isLookedUp) return create(slot);
+      slot.step = -1;
+      fuse.lookup(slot, directory.node, directory.nodeHigh, PREFIX, slot.number);
+    };
+    const next = (slot: RequestSlot) => {
+      if (slot.step >= 0) return afterCreate(slot);
+      create(slot);
+      return true;
     };
     const after = () => {
       area.remove(directory, range(0, created));
       created = 0;
     };
-    return { load: { begin, next: afterCreate }, limit: CREATED, after };
+    const load = { begin, next, ...(isLookedUp ? { tolerates: -ENOENT } : {}) };
+    return { load, limit: CREATED, after };
   };
   return { key, title, depth, dataBytes: SMALL_BYTES, prepare };
 }

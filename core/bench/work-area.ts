@@ -98,6 +98,21 @@ export class WorkArea {
     return this.#file;
   }
 
+  /** Opens a file to append to it, until {@link close}. */
+  openToAppend({ node, nodeHigh }: Node): OpenNode {
+    const slot = this.#slot;
+    fuse.open(slot, node, nodeHigh, true);
+    this.driver.call(slot);
+    fuse.keepFile(slot);
+    const opened = { node, nodeHigh, file: slot.file, fileHigh: slot.fileHigh };
+    this.onClose(() => {
+      Object.assign(slot, opened);
+      fuse.release(slot, Opcode.RELEASE);
+      this.driver.call(slot);
+    });
+    return opened;
+  }
+
   /** Removes the file, if there is one. {@link renewFile} makes it again. */
   dropFile(): void {
     const file = this.#file;
