@@ -15,7 +15,7 @@ import type {
   NodeKey,
   Opened,
 } from '../../core/backend/index.js';
-import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
+import { andThen, DAEMON, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
 import { threadStates } from '../../core/system/confinement/state.js';
 import { attributesOf, inodeNumber } from './objects/attributes.js';
 import { Deadline } from './client/deadline.js';
@@ -26,7 +26,7 @@ import type { OpenFile } from './write/files.js';
 import { migrationOperations } from './service/migration.js';
 import { MountedBucket } from './service/mounted-bucket.js';
 import { pathIn, traceOf, Traces } from './tree/last-seen.js';
-import { isDirty } from './tree/nodes.js';
+import { isDirty, pathOf } from './tree/nodes.js';
 import type { Directory, FileNode, Known, Node } from './tree/nodes.js';
 import type { S3Options } from './options.js';
 
@@ -55,6 +55,8 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   #traces: Traces | undefined;
   /** Whether another process goes on from here. */
   #isLeft = false;
+  /** Look-ups of nodes that a process before had, under way. */
+  readonly #searches = new Map<Node, Promise<void>>();
 
   constructor(options: S3Options) {
     this.options = options;
@@ -129,13 +131,12 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     });
   }
 
-  /** @param maxAge milliseconds for which answers of the bucket are valid. */
-  async #walk(path: string, maxAge: () => number = () => this.ttl): Promise<Node> {
+  async #walk(path: string): Promise<Node> {
     if (path.includes('\0')) throw FsError.of('ESTALE');
     let node: Node = this.mounted.tree.root;
     for (const name of path.split('/')) {
       if (node.kind !== 'directory') throw FsError.of('ESTALE');
-      const next: Node | undefined = await this.find(node, name, maxAge(), () => this.deadline());
+      const next: Node | undefined = await this.find(node, name, this.ttl, () => this.deadline());
       if (next === undefined) throw FsError.of('ESTALE');
       node = next;
     }
@@ -148,7 +149,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     'recover' | 'trace' | 'watchTraces' | 'retrace' | 'recovered' | 'descriptor' | 'leave'
   > {
     return {
-      recover: (key) => this.guard(() => this.#recover(key).catch((error: unknown) => this.#unfound(error))),
+      recover: (key) => this.guard(() => this.#recover(key)),
       trace: traceOf,
       watchTraces: (changed) => {
         this.mounted.tree.changed = changed;
@@ -186,25 +187,14 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
           buffer.close();
         }
       },
-      find: async (path, since) => {
+      find: async (path) => {
         const { tree } = this.mounted;
-        const node = path === '' ? tree.root : await this.#walk(path, () => performance.now() - since);
+        const node = path === '' ? tree.root : await this.#walk(path);
         tree.hold(node);
         return node;
       },
       guard: (operation) => this.guard(operation),
     });
-  }
-
-  /**
-   * @throws Error where the bucket does not answer: the next process asks it again, so that no node
-   * is lost for that.
-   */
-  #unfound(error: unknown): never {
-    const isTransient =
-      error instanceof S3Failure ? error.transient : error instanceof FsError && error.code === 'ETIMEDOUT';
-    if (this.#traces === undefined || !isTransient) throw error;
-    throw new Error('the bucket does not answer', { cause: error });
   }
 
   async #recover(key: NodeKey): Promise<Node> {
@@ -213,9 +203,10 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     if (typeof key !== 'string') throw FsError.of('ESTALE');
     const known = tree.byId(key) ?? traces?.adopt(this.mounted, key);
     const path = (): string => traces?.path(key) ?? pathIn(this.#given.get(key)) ?? key;
-    const node = known ?? (await this.#walk(path()));
+    const node = known ?? traces?.assume(this.mounted, key) ?? (await this.#walk(path()));
     // Another file may have come to its place.
-    if (node.id !== key) throw FsError.of('ESTALE');
+    const kind = traces?.kind(key) ?? node.kind;
+    if (node.id !== key || node.kind !== kind) throw FsError.of('ESTALE');
     tree.hold(node);
     return node;
   }
@@ -257,11 +248,17 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   /**
    * Runs an operation. Failed requests become errnos; failures that an operator can mend are
    * logged.
+   * @throws Error where the bucket does not answer while it is found out what a process that was
+   * killed has done: the next one asks again, so that nothing is taken for not done.
    */
   protected async guard<T>(operation: () => Promise<T>): Promise<T> {
     try {
       return await operation();
     } catch (error) {
+      const isTransient =
+        error instanceof S3Failure ? error.transient : error instanceof FsError && error.code === 'ETIMEDOUT';
+      if (isTransient && this.#traces !== undefined)
+        throw new Error('the bucket does not answer', { cause: error });
       if (isFull(error)) throw FsError.of('ENOSPC');
       if (!(error instanceof S3Failure)) throw error;
       const { log } = this.mounted.services;
@@ -322,7 +319,35 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return attributesOf(node.id, node.posix, node.kind === 'file' ? node.size : 0, node.removed);
   }
 
+  /**
+   * Asks the bucket for a node that a process before had, and that nobody has used since.
+   * @throws ESTALE if it is gone.
+   */
+  protected present(node: Node, context: Context): Awaitable<void> {
+    if (!node.isAssumed) return;
+    let search = this.#searches.get(node);
+    if (search === undefined) {
+      search = this.#search(node).finally(() => this.#searches.delete(node));
+      this.#searches.set(node, search);
+    }
+    const searched = search;
+    return this.guard(() => this.deadline(context).wait(searched));
+  }
+
+  async #search(node: Node): Promise<void> {
+    while (node.isAssumed) {
+      const { name, parent, removed } = node;
+      if (parent === undefined || removed) throw FsError.of('ESTALE');
+      const path = pathOf(node);
+      await this.find(parent, name, this.ttl, () => this.deadline());
+      // Unless it has got another place meanwhile, it is not there.
+      if (node.isAssumed && pathOf(node) === path) throw FsError.of('ESTALE');
+    }
+  }
+
   lookup(parent: Node, name: string, context: Context): Awaitable<Entry<Node> | undefined> {
+    if (parent.isAssumed)
+      return andThen(this.present(parent, context), () => this.lookup(parent, name, context));
     const found = this.find(this.directory(parent), name, this.ttl, () => this.deadline(context));
     const entry = (node: Node | undefined): Entry<Node> | undefined =>
       node === undefined ? undefined : this.entry(node);
@@ -340,6 +365,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
    * staged data are known here only.
    */
   protected refresh(node: Node, maxAge: number, context: Context): Awaitable<void> {
+    if (node.isAssumed) return this.present(node, context);
     const { parent, name } = node;
     if (parent === undefined || node.removed) return;
     if (node.kind === 'file' && node.staged !== undefined) return;
@@ -364,6 +390,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
 
   async readlink(node: Node, context: Context): Promise<string> {
     return this.guard(async () => {
+      if (node.isAssumed) await this.present(node, context);
       const file = this.file(node);
       if ((file.posix.mode & FileType.MASK) !== FileType.SYMLINK) throw FsError.of('EINVAL');
       const { object } = file.version;
@@ -382,8 +409,10 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
 
   open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
     const file = this.file(node);
-    const fresh = this.refresh(file, Math.min(this.options.openTtl * 1000, this.ttl), context);
     const isAppending = (flags & OpenFlags.APPEND) !== 0;
+    // A handle from a process before stays what it is: of the version in which it was opened.
+    if (file.isAssumed && context === DAEMON) return this.#opened(file, isAppending);
+    const fresh = this.refresh(file, Math.min(this.options.openTtl * 1000, this.ttl), context);
     return andThen(fresh, () => {
       if (file.leaving === undefined || file.opens > 0) return this.#opened(file, isAppending);
       // What removes the name has found that nobody has it open, and does not keep the content.
@@ -404,14 +433,19 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     offset: number,
     context: Context,
   ): Promise<number> {
-    return this.guard(() => this.mounted.files.read(file, buffer, offset, this.deadline(context)));
+    return this.guard(async () => {
+      const { node } = file;
+      if (node.isAssumed && file.version.object === undefined) await this.present(node, context);
+      return this.mounted.files.read(file, buffer, offset, this.deadline(context));
+    });
   }
 
   release(_node: Node, file: OpenFile): Awaitable<void> {
     const { files, tree } = this.mounted;
     const { node } = file;
-    node.opens -= 1;
-    if (node.opens > 0 || this.#isLeft) return;
+    if (this.#isLeft) return;
+    files.closed(file);
+    if (node.opens > 0) return;
     if (node.removed) return this.guard(() => files.discard(node)).then(() => tree.release(node));
     if (node.staged !== undefined) files.writeback.schedule(node, this.options.writebackDelay);
     tree.release(node);
@@ -421,6 +455,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return this.guard(async () => {
       const { nameLookup, tree } = this.mounted;
       const directory = this.directory(node);
+      if (directory.isAssumed) await this.present(directory, context);
       nameLookup.walk(directory, this.ttl);
       const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
       if (age > this.ttl) await nameLookup.list(directory, this.deadline(context));
@@ -465,12 +500,13 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       throw FsError.of('EOPNOTSUPP');
   }
 
-  getxattr(node: Node, name: string): Uint8Array | undefined {
+  getxattr(node: Node, name: string, context: Context): Awaitable<Uint8Array | undefined> {
     this.checkXattr(name);
-    return node.posix.xattrs.get(name);
+    return andThen(this.present(node, context), () => node.posix.xattrs.get(name));
   }
 
-  listxattr(node: Node): readonly string[] {
-    return [...node.posix.xattrs.keys()].filter((name) => this.options.selinux || name !== SELINUX);
+  listxattr(node: Node, context: Context): Awaitable<readonly string[]> {
+    const isShown = (name: string): boolean => this.options.selinux || name !== SELINUX;
+    return andThen(this.present(node, context), () => [...node.posix.xattrs.keys()].filter(isShown));
   }
 }

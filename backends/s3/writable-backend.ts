@@ -13,6 +13,7 @@ import type {
 import {
   andThen,
   creationMode,
+  DAEMON,
   FallocateMode,
   FileType,
   FsError,
@@ -55,8 +56,14 @@ export class WritableBackend extends ReadingBackend {
   }
 
   /** Runs a change of a directory's names, one at a time. Failures become errnos. */
-  async #changing<T>(parent: Directory, name: string, change: () => Promise<T>): Promise<T> {
+  async #changing<T>(
+    parent: Directory,
+    name: string,
+    context: Context,
+    change: () => Promise<T>,
+  ): Promise<T> {
     return this.guard(async () => {
+      if (parent.isAssumed) await this.present(parent, context);
       this.#allowed(parent, name);
       return parent.changes.run(change);
     });
@@ -129,7 +136,7 @@ export class WritableBackend extends ReadingBackend {
     context: Context,
   ): Promise<Entry<Node>> {
     const directory = this.directory(parent);
-    return this.#changing(directory, name, async () => {
+    return this.#changing(directory, name, context, async () => {
       const posix = { ...this.#creation(directory, mode, context), rdev };
       return this.entry(await this.#make(directory, name, nothing, posix, this.deadline(context)));
     });
@@ -137,7 +144,7 @@ export class WritableBackend extends ReadingBackend {
 
   async symlink(parent: Node, name: string, target: string, context: Context): Promise<Entry<Node>> {
     const directory = this.directory(parent);
-    return this.#changing(directory, name, async () => {
+    return this.#changing(directory, name, context, async () => {
       const posix = { ...this.#creation(directory, 0, context), mode: FileType.SYMLINK | 0o777 };
       return this.entry(await this.#make(directory, name, nameBytes(target), posix, this.deadline(context)));
     });
@@ -145,7 +152,7 @@ export class WritableBackend extends ReadingBackend {
 
   async mkdir(parent: Node, name: string, mode: number, context: Context): Promise<Entry<Node>> {
     const directory = this.directory(parent);
-    return this.#changing(directory, name, async () => {
+    return this.#changing(directory, name, context, async () => {
       const { files, services, tree } = this.mounted;
       const deadline = this.deadline(context);
       const posix = this.#creation(directory, FileType.DIRECTORY | (mode & 0o7777), context);
@@ -169,7 +176,7 @@ export class WritableBackend extends ReadingBackend {
 
   async unlink(parent: Node, name: string, context: Context): Promise<void> {
     const directory = this.directory(parent);
-    await this.#changing(directory, name, async () => {
+    await this.#changing(directory, name, context, async () => {
       const deadline = this.deadline(context);
       const found = await this.find(directory, name, this.ttl, () => deadline);
       if (found === undefined) throw FsError.of('ENOENT');
@@ -257,7 +264,7 @@ export class WritableBackend extends ReadingBackend {
 
   async rmdir(parent: Node, name: string, context: Context): Promise<void> {
     const directory = this.directory(parent);
-    await this.#changing(directory, name, async () => {
+    await this.#changing(directory, name, context, async () => {
       const { services, tree } = this.mounted;
       const deadline = this.deadline(context);
       const found = await this.find(directory, name, this.ttl, () => deadline);
@@ -327,6 +334,8 @@ export class WritableBackend extends ReadingBackend {
     const from = this.directory(parent);
     const to = this.directory(newParent);
     await this.guard(async () => {
+      if (from.isAssumed) await this.present(from, context);
+      if (to.isAssumed) await this.present(to, context);
       this.#allowed(to, newName);
       if ((flags & ~RenameFlags.NOREPLACE) !== 0) throw FsError.of('EINVAL');
       const found = await this.find(from, name, this.ttl, () => this.deadline(context));
@@ -393,7 +402,8 @@ export class WritableBackend extends ReadingBackend {
 
   override open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
     this.#tellLoss(pathOf(node));
-    this.#mayOpen(node, flags);
+    // What was opened before may have been uploaded since.
+    if (context !== DAEMON) this.#mayOpen(node, flags);
     const opened = super.open(node, flags, context);
     if ((flags & OpenFlags.TRUNC) === 0) return opened;
     return andThen(opened, (done) => this.#resize(this.file(node), 0, context).then(() => done));
@@ -408,7 +418,7 @@ export class WritableBackend extends ReadingBackend {
   ): Promise<Created<Node, OpenFile>> {
     const directory = this.directory(parent);
     const append = (flags & OpenFlags.APPEND) !== 0;
-    return this.#changing(directory, name, async () => {
+    return this.#changing(directory, name, context, async () => {
       const { files, tree } = this.mounted;
       const deadline = this.deadline(context);
       const posix = this.#creation(directory, FileType.REGULAR | (mode & 0o7777), context);
@@ -451,7 +461,10 @@ export class WritableBackend extends ReadingBackend {
     // Data from the guest's page cache is written at its offset, even if the file was opened to
     // append.
     const fixed = (flags & WriteFlags.CACHE) !== 0;
-    return this.guard(() => this.mounted.files.write(file, buffer, offset, fixed, this.deadline(context)));
+    return this.guard(async () => {
+      if (file.node.isAssumed) await this.present(file.node, context);
+      return this.mounted.files.write(file, buffer, offset, fixed, this.deadline(context));
+    });
   }
 
   flush(node: Node, file: OpenFile, context: Context): Awaitable<void> {
@@ -531,6 +544,7 @@ export class WritableBackend extends ReadingBackend {
       return next;
     };
     return this.guard(async () => {
+      if (node.isAssumed) await this.present(node, context);
       const deadline = this.deadline(context);
       if (node.kind === 'directory') await this.#setDirectory(node, apply(node.posix), deadline);
       else {
@@ -619,6 +633,7 @@ export class WritableBackend extends ReadingBackend {
       return next;
     };
     await this.guard(async () => {
+      if (node.isAssumed) await this.present(node, context);
       if (node.kind === 'file') {
         apply(node.posix);
         await this.#setFile(node, this.deadline(context), apply);
@@ -635,6 +650,7 @@ export class WritableBackend extends ReadingBackend {
     context: Context,
   ): Promise<void> {
     const target = this.file(node);
+    if (target.isAssumed) await this.present(target, context);
     if (file.version !== target.version) throw outdated(file);
     const keep = (mode & FallocateMode.KEEP_SIZE) !== 0;
     const zeroes = (mode & (FallocateMode.PUNCH_HOLE | FallocateMode.ZERO_RANGE)) !== 0;

@@ -1,6 +1,7 @@
 import { readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WRITE_MARK } from '../objects/attributes.js';
+import { parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import type { Files } from '../write/files.js';
 import { removeUnchanged } from '../write/removals.js';
@@ -21,6 +22,9 @@ const UNDER_LOST_LEASE =
 
 /** Milliseconds by which the clocks of server and client may differ. */
 const CLOCK_SKEW_MS = 60_000;
+
+/** Journals for which the bucket is asked at a time. */
+const JOURNALS_AT_ONCE = 16;
 
 /** How names of logs under rewriting ended in earlier versions. */
 const FORMERLY_REWRITTEN = '.new.log';
@@ -86,11 +90,11 @@ export async function recover(
     journals.push(found);
     for (const other of found.replaces) replaced.add(other);
   }
-  for (const found of journals) {
+  await parallel(journals, JOURNALS_AT_ONCE, async (found) => {
     const isNameless = found.path === undefined || replaced.has(found.staged.id);
     if (replaced.has(found.staged.id) && !traces.keepJournal(found.staged)) await found.staged.retire();
     else await resumeJournal(mounted, isNameless ? { ...found, path: undefined } : found, moved, traces);
-  }
+  });
   await traces.settle(mounted, moved);
 }
 
@@ -191,13 +195,17 @@ async function resumeJournal(
   const path = movedPath(found.path, moved);
   const key = keys.file(path);
   // An upload of this journal, or the rename, may have succeeded although its answer was lost.
-  const isOurs = await mounted.files.recogniseOwnUpload(staged, key);
-  if (!isOurs && path !== found.path && staged.base !== undefined) {
-    const copy = await bucket.head(key, deadline(mounted));
-    if (copy !== undefined) await staged.place(path, copy, { etag: copy.etag });
+  // Where nothing is read from the bucket, that is found out by the next upload.
+  if (staged.base === undefined && path === found.path) staged.attempted = true;
+  else {
+    const isOurs = await mounted.files.recogniseOwnUpload(staged, key);
+    if (!isOurs && path !== found.path && staged.base !== undefined) {
+      const copy = await bucket.head(key, deadline(mounted));
+      if (copy !== undefined) await staged.place(path, copy, { etag: copy.etag });
+    }
   }
   const slash = path.lastIndexOf('/');
-  const parent = mounted.tree.assume(slash < 0 ? '' : path.slice(0, slash));
+  const parent = mounted.tree.assumeDirectory(path.slice(0, Math.max(0, slash)));
   const node = mounted.tree.create(parent, path.slice(slash + 1), staged.posix);
   node.forgotten = true;
   mounted.files.attachJournal(node, staged);

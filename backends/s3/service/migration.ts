@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
 import type { NodeMigration } from '../../../core/backend/accelerator.js';
-import { FileType, FsError, type GuestBuffer, type NodeKey } from '../../../core/backend/index.js';
+import { FileType, FsError, type GuestBuffer, nameBytes, type NodeKey } from '../../../core/backend/index.js';
 import { MOST_FOREIGN_JSON } from '../../../core/backend/limits.js';
 import { Deadline } from '../client/deadline.js';
 import { fromJson, toJson } from '../journal/staged.js';
+import { RESERVED } from '../objects/keys.js';
 import { isChanged } from '../read/reader.js';
 import { Directory, FileNode, pathOf } from '../tree/nodes.js';
 import type { Node } from '../tree/nodes.js';
@@ -29,13 +30,22 @@ const posix = z.object({
   headers: z.record(z.string(), z.string()),
 });
 
+/** A node that has a name. */
+const named = z.strictObject({
+  path: z.string(),
+  kind: z.enum(['file', 'directory']),
+  /** The version that an open file was opened in. */
+  open: z.strictObject({ etag: z.string(), size: z.int().nonnegative() }).optional(),
+});
+
 const saved = z.strictObject({
-  version: z.literal(1),
+  version: z.union([z.literal(1), z.literal(2)]),
   nodes: z.array(
     z.tuple([
       z.string(),
       z.union([
-        /** The path of a node that has a name. */
+        named,
+        /** The path of a node that has a name, in version 1. */
         z.string(),
         /** A node without one; `bytes` of a file. Null for a file that nobody has open. */
         z.strictObject({ posix, bytes: z.int().nonnegative().optional() }).nullable(),
@@ -45,7 +55,9 @@ const saved = z.strictObject({
 });
 
 type Saved = z.infer<typeof saved>;
-type Nameless = NonNullable<Exclude<Saved['nodes'][number][1], string>>;
+type Place = Saved['nodes'][number][1];
+type Named = z.infer<typeof named>;
+type Nameless = Exclude<NonNullable<Exclude<Place, string>>, Named>;
 
 /** What is needed of the backend. */
 interface Owner {
@@ -55,9 +67,9 @@ interface Owner {
   withBuffer<T>(bytes: number, use: (buffer: GuestBuffer) => Promise<T>): Promise<T>;
   /**
    * The node at a path as the bucket has it now, in use.
-   * @param since as `performance.now()`: older knowledge does not count.
+   * @throws ESTALE if there is none.
    */
-  find(path: string, since: number): Promise<Node>;
+  find(path: string): Promise<Node>;
   /** As `ReadingBackend.guard`. */
   guard<T>(operation: () => Promise<T>): Promise<T>;
 }
@@ -68,8 +80,15 @@ export function migrationOperations(owner: Owner): NodeMigration<Node> {
     depart: (nodes) => depart(owner, nodes),
     arrive(state) {
       const { places, contents } = decode(state);
-      const since = performance.now();
-      return (key: NodeKey) => owner.guard(() => arrive(owner, places, contents, key, since));
+      const mounted = owner.mounted();
+      // Nothing is believed that was heard before the guest's last changes.
+      mounted.refreshedAt = performance.now();
+      let answers: Promise<void> | undefined;
+      return (key: NodeKey) =>
+        owner.guard(async () => {
+          await (answers ??= mustAnswer(mounted));
+          return arrive(owner, places, contents, key);
+        });
     },
   };
 }
@@ -89,7 +108,7 @@ async function depart(owner: Owner, all: readonly Node[]): Promise<Uint8Array> {
   const contents: Uint8Array[] = [];
   let room = MOST_REMOVED_BYTES;
   for (const node of all) {
-    if (!node.removed) nodes.push([node.id, pathOf(node)]);
+    if (!node.removed) nodes.push([node.id, placeOf(node)]);
     else if (node.kind === 'directory') nodes.push([node.id, { posix: toJson(node.posix) }]);
     else {
       const isTooLarge = node.opens > 0 && node.size > room;
@@ -101,10 +120,16 @@ async function depart(owner: Owner, all: readonly Node[]): Promise<Uint8Array> {
       contents.push(bytes);
     }
   }
-  const text = Buffer.from(JSON.stringify({ version: 1, nodes } satisfies Saved));
+  const text = Buffer.from(JSON.stringify({ version: 2, nodes } satisfies Saved));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(text.length);
   return Buffer.concat([length, text, ...contents]);
+}
+
+function placeOf(node: Node): Named {
+  const object = node.kind === 'file' ? node.pinned?.object : undefined;
+  const open = object === undefined ? {} : { open: { etag: object.etag, size: object.size } };
+  return { path: pathOf(node), kind: node.kind, ...open };
 }
 
 /**
@@ -133,13 +158,13 @@ async function contentOf(owner: Owner, node: FileNode): Promise<Uint8Array | und
     services.log.warn({ error: String(error) }, 'a removed file cannot go along with its guest');
     return undefined;
   } finally {
-    node.opens -= 1;
+    files.closed(file);
   }
 }
 
 /** @throws FsError EINVAL for bytes that `depart` has not made. */
 function decode(state: Uint8Array): {
-  places: ReadonlyMap<string, Saved['nodes'][number][1]>;
+  places: ReadonlyMap<string, Place>;
   contents: ReadonlyMap<string, Uint8Array>;
 } {
   const bytes = Buffer.from(state.buffer, state.byteOffset, state.byteLength);
@@ -155,7 +180,8 @@ function decode(state: Uint8Array): {
   if (!success) throw FsError.of('EINVAL');
   const contents = new Map<string, Uint8Array>();
   for (const [key, place] of data.nodes) {
-    if (place === null || typeof place === 'string' || place.bytes === undefined) continue;
+    if (place === null || typeof place === 'string' || !('bytes' in place)) continue;
+    if (place.bytes === undefined) continue;
     if (at + place.bytes > bytes.length) throw FsError.of('EINVAL');
     contents.set(key, bytes.subarray(at, at + place.bytes));
     at += place.bytes;
@@ -166,16 +192,48 @@ function decode(state: Uint8Array): {
 
 async function arrive(
   owner: Owner,
-  places: ReadonlyMap<string, Saved['nodes'][number][1]>,
+  places: ReadonlyMap<string, Place>,
   contents: ReadonlyMap<string, Uint8Array>,
   key: NodeKey,
-  since: number,
 ): Promise<Node> {
   const place = typeof key === 'string' ? places.get(key) : undefined;
   if (place === undefined) throw FsError.of('ESTALE');
   if (place === null) throw FsError.of('ENOENT');
-  if (typeof place === 'string') return owner.find(place, since);
+  if (typeof place === 'string') return owner.find(place);
+  if ('path' in place) return assume(owner, place);
   return nameless(owner, place, contents.get(key as string));
+}
+
+/** @throws S3Failure where the bucket does not answer here: the guest stays where it is. */
+async function mustAnswer({ services }: MountedBucket): Promise<void> {
+  const { bucket, keys, options } = services;
+  await bucket.list(keys.directory(''), '', undefined, 1, Deadline.after(options.operationTimeout));
+}
+
+/** A node with a name, in use, of which the bucket is asked when the guest uses it. */
+async function assume(owner: Owner, { path, kind, open }: Named): Promise<Node> {
+  const { services, tree } = owner.mounted();
+  if (path === '') return tree.root;
+  if (!isNamed(path)) throw FsError.of('ESTALE');
+  const known = tree.at(path);
+  // Somebody here knows it. Guests agree on what it is.
+  if (known !== undefined && !known.isAssumed) return owner.find(path);
+  const key = services.keys.file(path);
+  const object = open && { ...open, key, modified: Number.NaN, storageClass: undefined };
+  const node = tree.assume(path, kind, object);
+  tree.hold(node);
+  return node;
+}
+
+/** Whether look-ups could lead to a path. */
+function isNamed(path: string): boolean {
+  const names = path.split('/');
+  return names[0] !== RESERVED && names.every(isName);
+}
+
+function isName(name: string): boolean {
+  const isPlain = name !== '' && name !== '.' && name !== '..' && !name.includes('\0');
+  return isPlain && nameBytes(name).length <= 255;
 }
 
 /** A node without a name that is as the one that has left. */

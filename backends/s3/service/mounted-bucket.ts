@@ -103,7 +103,7 @@ export class MountedBucket {
     this.intents = new Intents(join(this.folder, 'intents'));
     this.files = new Files(this.services, this.folder, this.intents, space, {
       clean: (node) => this.tree.release(node),
-      stagedNameless: (node) => this.tree.changed(node),
+      changed: (node) => this.tree.changed(node),
       free: async (bytes) => (await this.#disk?.free(bytes)) ?? false,
     });
     this.watches = new Watches(this.services, this.nameLookup);
@@ -145,7 +145,8 @@ export class MountedBucket {
     const learned = await readLearned(this.#learnedPath, options, isNext ? Infinity : LEARNED_MAX_AGE_MS);
     if (learned !== undefined) bucket.adopt(learned);
     const probes = keys.reserved('probe');
-    const left = await this.#exists(probes);
+    // Guests of a process before wait. Whether the bucket answers is found out by what they ask.
+    const left = isNext ? [] : await this.#exists(probes);
     if (!options.readOnly) {
       learnWhenNeeded(bucket, probes, log, metrics, () => this.#keepLearned());
       try {

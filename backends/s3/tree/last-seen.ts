@@ -11,9 +11,10 @@ import type { Node } from './nodes.js';
 import type { Tree } from './tree.js';
 
 /*
- * Where nodes are, for the process that follows one that was killed. A node whose key is its path
- * needs no trace. Others have their path; during a rename both; and a file that was removed while
- * it was open has what its content is made of.
+ * Where nodes are, for the process that follows one that was killed, so that it need not ask the
+ * bucket before it serves. Of a node whose key is its path it is known whether it is a directory.
+ * Others have their path, too; during a rename both; an open file the version that it was opened
+ * in; and one that was removed while it was open what its content is made of.
  */
 
 /** The parts of a mounted bucket that find nodes again. */
@@ -36,9 +37,17 @@ interface Nameless {
   readonly hidden: readonly [key: string, intent: string] | null;
 }
 
+/** What traces say of nodes whose key is their path and which are not open. */
+const PLAIN = { file: 'f', directory: 'd' } as const;
+
 /** A trace, in JSON. */
 interface Trace {
-  readonly path: string;
+  /** Absent where it is the key. */
+  readonly path?: string;
+  /** Absent in traces of earlier versions. */
+  readonly kind?: Node['kind'];
+  /** The version that the first open handle was opened in. */
+  readonly object?: RemoteObject;
   /** It, or a directory above it, is about to be moved. */
   readonly moving?: readonly [from: string, to: string];
   /** It has no name; null for a file that nobody has open. */
@@ -55,9 +64,13 @@ export function traceOf(node: Node): string {
     if (above.moving !== undefined) moving = [pathOf(above), above.moving];
   const { leaving: unless, removed } = node;
   const hasName = !removed && unless === undefined;
-  if (hasName && moving === undefined) return node.id === path ? '' : JSON.stringify({ path });
+  const isPlain = hasName && moving === undefined;
+  const object = isPlain && node.kind === 'file' ? node.pinned?.object : undefined;
+  if (isPlain && object === undefined && node.id === path) return PLAIN[node.kind];
   const trace: Trace = {
-    path,
+    ...(node.id === path ? {} : { path }),
+    kind: node.kind,
+    ...(object === undefined ? {} : { object: withoutMetadata(object) }),
     ...(moving === undefined ? {} : { moving }),
     ...(hasName ? {} : { nameless: namelessOf(node) }),
     ...(unless === undefined ? {} : { unless }),
@@ -65,12 +78,24 @@ export function traceOf(node: Node): string {
   return JSON.stringify(trace);
 }
 
+/** Objects from HEAD have more than is needed. */
+function withoutMetadata({ key, etag, size, modified, storageClass }: RemoteObject): RemoteObject {
+  return { key, etag, size, modified, storageClass };
+}
+
+function parse(trace: string): Trace {
+  if (trace === PLAIN.file) return { kind: 'file' };
+  return trace === PLAIN.directory ? { kind: 'directory' } : (JSON.parse(trace) as Trace);
+}
+
 /** The path in a trace; undefined where the key is the path. */
 export function pathIn(trace: string | undefined): string | undefined {
-  return trace === undefined || trace === '' ? undefined : (JSON.parse(trace) as Trace).path;
+  return trace === undefined || trace === '' ? undefined : parse(trace).path;
 }
 
 function namelessOf(node: Node): Nameless | null {
+  // Nobody knows what it was.
+  if (node.isAssumed) return null;
   const posix = toJson(node.posix);
   // Somebody may be in it.
   if (node.kind === 'directory')
@@ -88,7 +113,9 @@ function namelessOf(node: Node): Nameless | null {
 
 /** What a process that was killed has told of its nodes. */
 export class Traces {
+  /** Of nodes for which there is more to know than their kind. */
   readonly #traces = new Map<string, Trace>();
+  readonly #kinds = new Map<string, Node['kind']>();
   /** Paths of nodes that have names, by key. */
   readonly #paths = new Map<string, string>();
   readonly #nameless = new Map<string, Trace>();
@@ -100,8 +127,12 @@ export class Traces {
   readonly #hidden = new Map<string, string>();
 
   constructor(traces: ReadonlyMap<NodeKey, string>) {
-    for (const [key, text] of traces) this.#traces.set(String(key), JSON.parse(text) as Trace);
-    for (const [key, { path, moving, nameless }] of this.#traces) {
+    for (const [key, text] of traces) {
+      const trace = parse(text);
+      if (text.length > 1) this.#traces.set(String(key), trace);
+      if (trace.kind !== undefined) this.#kinds.set(String(key), trace.kind);
+    }
+    for (const [key, { path = key, moving, nameless }] of this.#traces) {
       if (moving === undefined && nameless === undefined) this.#paths.set(key, path);
       if (nameless == null) continue;
       if (nameless.journal !== null) this.#openJournals.add(nameless.journal);
@@ -138,7 +169,7 @@ export class Traces {
       return found;
     };
     for (const [key, trace] of this.#traces) {
-      const { path, moving, nameless, unless } = trace;
+      const { path = key, moving, nameless, unless } = trace;
       if (nameless !== undefined && (unless === undefined || !(await stays(unless)))) {
         this.#nameless.set(key, trace);
         continue;
@@ -154,11 +185,30 @@ export class Traces {
     return this.#paths.get(key);
   }
 
+  /** Whether a node is a directory or a file, if that is known. */
+  kind(key: string): Node['kind'] | undefined {
+    return this.#kinds.get(key);
+  }
+
+  /**
+   * A node with a name, as it was, without asking the bucket.
+   * @returns undefined if too little is known of it.
+   * @throws ESTALE if something else is in use in its place.
+   */
+  assume({ services, tree }: FindingParts, key: string): Node | undefined {
+    const kind = this.kind(key);
+    if (kind === undefined) return undefined;
+    const path = this.path(key) ?? key;
+    const object = reviveObject(this.#traces.get(key)?.object ?? null);
+    // After a rename the object is another one.
+    return tree.assume(path, kind, object?.key === services.keys.file(path) ? object : undefined);
+  }
+
   /** The node without a name that has a key. @throws ESTALE for a file that nobody has open. */
   adopt({ tree, files }: FindingParts, key: string): Node | undefined {
     const trace = this.#nameless.get(key);
     if (trace === undefined) return undefined;
-    const { nameless, path } = trace;
+    const { nameless, path = key } = trace;
     if (nameless == null) throw FsError.of('ESTALE');
     const object = reviveObject(nameless.object);
     const name = path.slice(path.lastIndexOf('/') + 1);

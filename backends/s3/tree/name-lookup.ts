@@ -141,14 +141,32 @@ export class NameLookup {
 
   /**
    * Asks the bucket for one name: for an object, and for anything below it. A directory hides a
-   * file of the same name.
+   * file of the same name. It asks again if the directory has another path by then: the answer may
+   * be of a time when the name had left the former one.
    */
   async #ask(directory: Directory, name: string, deadline: Deadline): Promise<void> {
+    for (;;) {
+      const path = childPath(directory, name);
+      const answer = await this.#answer(directory, name, path, deadline);
+      if (childPath(directory, name) !== path) continue;
+      if (answer !== undefined) this.#apply(directory, name, answer);
+      return;
+    }
+  }
+
+  /** @returns nothing where the bucket need not be asked: the name is not there. */
+  async #answer(
+    directory: Directory,
+    name: string,
+    path: string,
+    deadline: Deadline,
+  ): Promise<Known | undefined> {
     const { bucket, pendingDeletes, keys, options } = this.#services;
-    const path = childPath(directory, name);
     const key = keys.file(path);
-    if (!keyFits(key) || pendingDeletes.has(key) || pendingDeletes.has(`${key}/`))
-      return learnAbsent(directory, name);
+    if (!keyFits(key) || pendingDeletes.has(key) || pendingDeletes.has(`${key}/`)) {
+      learnAbsent(directory, name);
+      return undefined;
+    }
     const before = directory.names.get(name);
     const reply = { at: performance.now(), sequence: nextSequence() };
     if (before?.kind === 'file') {
@@ -156,10 +174,10 @@ export class NameLookup {
       const aloneAt = before.aloneAt ?? Number.NEGATIVE_INFINITY;
       const isRecent = reply.at - aloneAt < options.metadataTtl * 1000 * ALONE_TTLS;
       const head = isRecent ? await bucket.head(key, deadline) : undefined;
-      if (head !== undefined) return this.#apply(directory, name, this.#file(head, reply, aloneAt));
+      if (head !== undefined) return this.#file(head, reply, aloneAt);
     } else if (before?.kind === 'directory') {
       const head = await bucket.head(`${key}/`, deadline);
-      if (head !== undefined) return this.#apply(directory, name, this.#directory(head, reply));
+      if (head !== undefined) return this.#directory(head, reply);
     }
     const [head, below] = await Promise.all([
       bucket.head(key, deadline),
@@ -169,9 +187,9 @@ export class NameLookup {
     if (first !== undefined) {
       const marker = first.key === `${key}/` ? await bucket.head(first.key, deadline) : undefined;
       if (head !== undefined) this.#shadowed(path);
-      this.#apply(directory, name, this.#directory(marker, reply));
-    } else if (head !== undefined) this.#apply(directory, name, this.#file(head, reply, reply.at));
-    else this.#apply(directory, name, { kind: 'absent', ...reply });
+      return this.#directory(marker, reply);
+    }
+    return head === undefined ? { kind: 'absent', ...reply } : this.#file(head, reply, reply.at);
   }
 
   #file(head: Head, reply: { at: number; sequence: number }, aloneAt: number): Known {
@@ -345,6 +363,8 @@ export class NameLookup {
       }
       if (found.size > LISTED_MAX) throw new S3Failure('refused', 200, 'TooManyNames');
     } while (token !== undefined);
+    // As for a single name.
+    if (keys.directory(pathOf(directory)) !== prefix) return this.#list(directory, most, foundLong);
     for (const name of shadowed) this.#shadowed(childPath(directory, name));
     if (skipped !== undefined) this.#complain(skipped);
     this.#merge(directory, found, sequence);

@@ -49,6 +49,8 @@ export class FileNode {
   moving: string | undefined;
   /** It is about to lose its name, and has it as long as there is something at this path. */
   leaving: string | undefined;
+  /** As {@link Directory.isAssumed}. */
+  isAssumed = false;
   posix: Posix;
   /**
    * The version that open handles are pinned to. Our own uploads change it; another writer's change
@@ -59,6 +61,8 @@ export class FileNode {
   staged: Staged | undefined;
   /** Number of open handles. */
   opens = 0;
+  /** The version that the first of them was opened in. */
+  pinned: Version | undefined;
   /** When `version` and `posix` were last confirmed. */
   checked: number;
   /** Serialises uploads, unlink and rename, which change the object or its name. */
@@ -135,6 +139,8 @@ export class Directory {
   moving: string | undefined;
   /** It is about to lose its name, and has it as long as there is something at this path. */
   leaving: string | undefined;
+  /** Nothing but its place is known, from a process before: see `Tree.assume`. */
+  isAssumed = false;
   posix: Posix;
   /** Time of our last change of its names, which the bucket does not record. */
   touched: Time | undefined;

@@ -317,7 +317,10 @@ export class Renames {
       const path = pathOf(file);
       const oldPath = from + path.slice(pathOf(directory).length);
       const copy = copies.get(keys.file(oldPath));
-      if (copy !== undefined && file.version.object !== undefined) file.version.object = copy;
+      if (copy !== undefined && file.version.object !== undefined) {
+        file.version.object = copy;
+        if (file.opens > 0) this.#tree.changed(file);
+      }
       const { staged } = file;
       if (staged === undefined) continue;
       const base = staged.base === undefined ? undefined : copy;

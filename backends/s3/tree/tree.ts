@@ -3,6 +3,7 @@ import { fresh, inodeNumber } from '../objects/attributes.js';
 import { childPath, Directory, FileNode, pathOf, sameVersion } from './nodes.js';
 import type { Known, Node } from './nodes.js';
 import type { NameLookup } from './name-lookup.js';
+import type { RemoteObject } from '../objects/attributes.js';
 import type { Services } from '../service/services.js';
 
 /** What a name stands for when it exists. */
@@ -133,6 +134,7 @@ export class Tree {
       this.#nameLookup.adopt(directory);
     }
     directory.forgotten = false;
+    directory.isAssumed = false;
     const { touched } = directory;
     if (known.posix !== undefined) {
       const later = touched !== undefined && touched.seconds >= known.posix.mtime.seconds;
@@ -156,6 +158,7 @@ export class Tree {
       this.#add(file);
     } else this.#update(file, known, posix);
     file.forgotten = false;
+    file.isAssumed = false;
     file.checked = known.at;
     return file;
   }
@@ -169,7 +172,9 @@ export class Tree {
       object !== undefined && object.etag === known.object.etag && object.size === known.object.size;
     // Where locks say who may write when, open handles go on with what others have written.
     const isShared = this.#services.fence !== undefined;
-    if (!same && isShared) file.version.object = known.object;
+    // Handles of a process before were opened in a version that nobody knows any more.
+    const isUnknown = file.isAssumed && object === undefined;
+    if (!same && (isShared || isUnknown)) file.version.object = known.object;
     else if (!same) file.version = { object: known.object };
     else if (!sameVersion(object, known.object) || Number.isNaN(object.modified))
       file.version.object = known.object;
@@ -255,16 +260,41 @@ export class Tree {
     this.release(parent);
   }
 
-  /** Makes the nodes of a path without asking the bucket, for journals found at start. */
-  assume(path: string): Directory {
+  /**
+   * The node at a path, made without asking the bucket, for what a process before has left: whoever
+   * uses it looks for it first.
+   * @param object the version in which a file was open.
+   * @throws ESTALE where something of another kind is in use there.
+   */
+  assume(path: string, kind: Node['kind'], object?: RemoteObject): Node {
+    const slash = path.lastIndexOf('/');
+    const parent = this.assumeDirectory(path.slice(0, Math.max(0, slash)));
+    return this.#assume(parent, path.slice(slash + 1), kind, object);
+  }
+
+  /** As {@link assume}; '' for the root. */
+  assumeDirectory(path: string): Directory {
     let directory = this.root;
-    for (const name of path === '' ? [] : path.split('/')) {
-      const known: Present = { kind: 'directory', marker: undefined, posix: undefined, at: 0, sequence: 0 };
-      const next = this.node(directory, name, known);
-      if (next.kind !== 'directory') throw FsError.of('ENOTDIR');
-      next.forgotten = true;
-      directory = next;
-    }
+    for (const name of path === '' ? [] : path.split('/'))
+      directory = this.#assume(directory, name, 'directory', undefined) as Directory;
     return directory;
+  }
+
+  #assume(parent: Directory, name: string, kind: Node['kind'], object: RemoteObject | undefined): Node {
+    const known = parent.children.get(name);
+    if (known !== undefined && known.kind !== kind) throw FsError.of('ESTALE');
+    if (known !== undefined) return known;
+    const id = this.#claim(childPath(parent, name));
+    const posix = this.#directoryDefaults();
+    const node =
+      kind === 'directory'
+        ? new Directory(id, parent, name, posix)
+        : new FileNode(id, parent, name, posix, object);
+    node.isAssumed = true;
+    node.forgotten = true;
+    node.checked = Number.NEGATIVE_INFINITY;
+    this.#add(node);
+    if (node.kind === 'directory') this.#nameLookup.adopt(node);
+    return node;
   }
 }

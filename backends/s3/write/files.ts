@@ -56,8 +56,8 @@ export function outdated({ version }: OpenFile): FsError {
 export interface FilesOwner {
   /** A file has nothing staged any more. */
   clean(node: FileNode): void;
-  /** A file without a name has a journal now. */
-  stagedNameless(node: FileNode): void;
+  /** What a process that follows must know of a file is something else now. */
+  changed(node: FileNode): void;
   /** Frees bytes of the disk that are not the journal's. @returns whether it could. */
   free(bytes: number): Promise<boolean>;
 }
@@ -115,7 +115,19 @@ export class Files {
 
   open(node: FileNode, append: boolean): OpenFile {
     node.opens += 1;
+    if (node.opens === 1) {
+      node.pinned = node.version;
+      this.#owner.changed(node);
+    }
     return { node, version: node.version, stream: new Stream(), append, changed: false };
+  }
+
+  /** An open file is closed. */
+  closed({ node }: OpenFile): void {
+    node.opens -= 1;
+    if (node.opens > 0) return;
+    node.pinned = undefined;
+    if (!node.removed) this.#owner.changed(node);
   }
 
   /** @returns the bytes read. */
@@ -305,7 +317,7 @@ export class Files {
         node,
         await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition),
       );
-      if (node.removed) this.#owner.stagedNameless(node);
+      if (node.removed) this.#owner.changed(node);
     });
   }
 
@@ -482,6 +494,8 @@ export class Files {
     this.#services.metrics.uploads += 1;
     node.version.object = object;
     node.checked = performance.now();
+    // Before the journal ends: until then a process that follows finds this out by it.
+    if (node.opens > 0) this.#owner.changed(node);
     learnFile(parent, node.name, object, snapshot.posix);
     if (attributed && staged.isStill(snapshot)) {
       node.staged = undefined;

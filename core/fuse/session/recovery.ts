@@ -1,4 +1,4 @@
-import type { Backend, Context, NodeKey } from '../../backend/index.js';
+import { FsError, type Backend, type Context, type NodeKey } from '../../backend/index.js';
 import {
   IntentKind,
   type Left,
@@ -66,12 +66,17 @@ class Judge {
     this.#backend = restored.export.backend;
   }
 
-  /** @returns undefined if it was not carried out, or nobody can tell. */
+  /**
+   * @returns undefined if it was not carried out, or nobody can tell.
+   * @throws what is no `FsError`, such as that a server does not answer now: the next process tries
+   * again.
+   */
   async bytesDone(intent: OpenIntent): Promise<number | undefined> {
     try {
       if (intent.kind === IntentKind.APPEND) return await this.#appendedBy(intent);
       return (await this.#happened(intent)) ? 0 : undefined;
-    } catch {
+    } catch (error) {
+      if (!(error instanceof FsError)) throw error;
       return undefined;
     }
   }
@@ -126,10 +131,10 @@ class Judge {
     return this.#backend.getxattr!(this.#node(node), name, this.#context);
   }
 
-  /** @throws Error for a node that is gone. */
+  /** @throws ESTALE for a node that is gone. */
   #node(index: number): object {
     const slot = this.#restored.slot(index);
-    if (slot === NO_SLOT) throw new Error('the node is gone');
+    if (slot === NO_SLOT) throw FsError.of('ESTALE');
     return this.#restored.export.nodes.node(slot);
   }
 }
