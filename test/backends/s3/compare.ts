@@ -2,8 +2,9 @@
  * Side by side: this backend, Debian's s3fs and rclone, each mounted on this host over one S3
  * server, doing the same work in turns. Prints a table in Markdown: medians of seconds, CPU of the
  * process that serves, and requests. `node
- * dist/test/backends/s3/compare.js [--rounds N] [--only NAME]`; s3fs and rclone are downloaded with
- * apt and unpacked below `.cache/`, not installed.
+ * dist/test/backends/s3/compare.js [--rounds N] [--only WORDS] [--systems WORDS]`: rows, and
+ * systems, whose name has one of the words, which commas separate. s3fs and rclone that are
+ * installed are used, else they are downloaded with apt and unpacked below `.cache/`.
  */
 import { execFile, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -34,19 +35,28 @@ interface Task {
   readonly cold?: boolean;
   /** Whether uploads may go on after it: they count as its requests and CPU, not as its time. */
   readonly changes?: boolean;
+  /** Whether the start of the mount is a part of it. */
+  readonly mounts?: boolean;
+  /** Names of tasks without which it makes no sense. */
+  readonly needs?: readonly string[];
 }
 
+const LISTED = '`ls -l` of 1,000 files, cold';
+const CREATED = 'create 300 small files';
+const READ = 'read 128 MiB in order, cold';
+const RENAMED = 'rename a directory of 200 files';
+
 const tasks: readonly Task[] = [
-  { name: 'mount, and `ls` of 1,000 names', timed: 'ls listed | wc -l', cold: true },
-  { name: '`ls -l` of 1,000 files, cold', timed: 'ls -l listed | wc -l', cold: true },
-  { name: '`ls -l` of 1,000 files, again', timed: 'ls -l listed | wc -l' },
+  { name: 'mount, and `ls` of 1,000 names', timed: 'ls listed | wc -l', cold: true, mounts: true },
+  { name: LISTED, timed: 'ls -l listed | wc -l', cold: true },
+  { name: '`ls -l` of 1,000 files, again', timed: 'ls -l listed | wc -l', needs: [LISTED] },
   {
-    name: 'create 300 small files',
+    name: CREATED,
     timed: 'mkdir small; i=0; while [ $i -lt 300 ]; do echo $i > small/$i; i=$((i+1)); done; SYNC small/299',
     changes: true,
   },
   {
-    name: 'unpack a tar of 300 files',
+    name: 'unpack a tar of 500 files',
     timed: 'mkdir unpacked; tar -xf TAR -C unpacked; SYNC unpacked',
     changes: true,
   },
@@ -56,12 +66,22 @@ const tasks: readonly Task[] = [
     timed: 'dd if=/dev/zero of=written bs=1M count=128 conv=fsync status=none',
     changes: true,
   },
-  { name: 'read 128 MiB in order, cold', timed: 'cat big > /dev/null', cold: true },
-  { name: 'read 128 MiB in order, again', timed: 'cat big > /dev/null' },
+  {
+    name: 'write 128 MiB and close',
+    timed: 'dd if=/dev/zero of=closed bs=1M count=128 status=none',
+    changes: true,
+  },
+  { name: READ, timed: 'cat big > /dev/null', cold: true },
+  { name: 'read 128 MiB in order, again', timed: 'cat big > /dev/null', needs: [READ] },
   { name: '200 random reads of 4 KiB, cold', timed: randomReads(4096), cold: true },
   { name: '200 random reads of 64 KiB, cold', timed: randomReads(65_536), cold: true },
-  { name: 'rename a directory of 200 files', timed: 'mv renamed moved', cold: true, changes: true },
-  { name: 'remove a directory of 300 files', timed: 'rm -r small', changes: true },
+  { name: RENAMED, timed: 'mv renamed moved', cold: true, changes: true },
+  {
+    name: 'remove a directory of 300 files',
+    timed: 'rm -r small',
+    changes: true,
+    needs: [CREATED, RENAMED],
+  },
 ];
 
 function randomReads(length: number): string {
@@ -77,19 +97,27 @@ interface System {
 }
 
 const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
-const systems: readonly System[] = [
-  {
-    name: 'virtiofs-kit',
+
+/** @param promises options of what a mount promises. */
+function ours(name: string, promises: string): System {
+  return {
+    name,
     quietMs: 2500,
-    command: ({ name, endpoint }, directory, cache) =>
-      words(`${process.execPath} ${cli} mount ${directory} --backend s3 --bucket ${name}
-        --endpoint ${endpoint} --path-style --cache-dir ${cache} --log-level error`),
-  },
+    command: (bucket, directory, cache) =>
+      words(`${process.execPath} ${cli} mount ${directory} --backend s3 --bucket ${bucket.name}
+        --endpoint ${bucket.endpoint} --path-style --cache-dir ${cache} --log-level error${promises}`),
+  };
+}
+
+const systems: readonly System[] = [
+  ours('virtiofs-kit', ''),
+  // Of what it promises, no more than the others.
+  ours('with `--exclusive mount --durability local`', ' --exclusive mount --durability local'),
   {
     name: 's3fs 1.90',
     quietMs: 500,
     command: ({ name, endpoint }, directory) =>
-      words(`${join(peers, 'root/usr/bin/s3fs')} ${name} ${directory} -f -o url=${endpoint}
+      words(`${program('s3fs')} ${name} ${directory} -f -o url=${endpoint}
         -o use_path_request_style -o passwd_file=${join(peers, 'password')}`),
   },
   {
@@ -97,7 +125,7 @@ const systems: readonly System[] = [
     // It uploads five seconds after the last close.
     quietMs: 6000,
     command: ({ name, endpoint }, directory, cache) =>
-      words(`${join(peers, 'root/usr/bin/rclone')} mount :s3,provider=Ceph,endpoint='${endpoint}',env_auth=true:${name}
+      words(`${program('rclone')} mount :s3,provider=Ceph,endpoint='${endpoint}',env_auth=true:${name}
         ${directory} --vfs-cache-mode full --cache-dir ${cache} --config /dev/null`),
   },
 ];
@@ -107,8 +135,14 @@ function words(line: string): readonly string[] {
   return line.split(/\s+/);
 }
 
+/** The path of another system's program: the unpacked one, else the installed one. */
+function program(name: string): string {
+  const unpacked = join(peers, 'root/usr/bin', name);
+  return existsSync(unpacked) ? unpacked : join('/usr/bin', name);
+}
+
 async function unpackPeers(): Promise<void> {
-  if (existsSync(join(peers, 'root/usr/bin/s3fs'))) return;
+  if (['s3fs', 'rclone'].every((name) => existsSync(program(name)))) return;
   const debs = join(peers, 'debs');
   await mkdir(join(debs, 'partial'), { recursive: true });
   const options = ['-o', `Dir::Cache::archives=${debs}`, '-o', 'Debug::NoLocking=true'];
@@ -212,14 +246,13 @@ async function measure(system: System, server: Radosgw, sources: Sources): Promi
   const taken: Taken[] = [];
   await prepare(bucket);
   let running: Running | undefined;
-  for (const [index, { timed, cold, changes }] of tasks.entries()) {
+  for (const { timed, cold, changes, mounts } of chosen) {
     if (cold === true) await running?.stop();
     let began = performance.now();
     let requests = await server.requestsServed();
-    if (cold === true) running = await start();
-    const isMounted = index === 0;
-    const cpu = isMounted ? 0 : await running!.cpu();
-    if (!isMounted) {
+    if (cold === true || running === undefined) running = await start();
+    const cpu = mounts === true ? 0 : await running.cpu();
+    if (mounts !== true) {
       requests = await server.requestsServed();
       began = performance.now();
     }
@@ -231,7 +264,7 @@ async function measure(system: System, server: Radosgw, sources: Sources): Promi
     const seconds = (performance.now() - began) / 1000;
     if (changes === true) await settled(server, system.quietMs);
     const served = await server.requestsServed();
-    taken.push({ seconds, cpu: (await running!.cpu()) - cpu, requests: served - requests });
+    taken.push({ seconds, cpu: (await running.cpu()) - cpu, requests: served - requests });
   }
   await running?.stop();
   folders.push(folder);
@@ -272,7 +305,7 @@ async function prepare(bucket: TestBucket): Promise<void> {
 async function makeSources(): Promise<Sources> {
   const folder = await mkdtemp(join(tmpdir(), 'compare-sources-'));
   const tree = join(folder, 'tree');
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 500; i++) {
     const directory = join(tree, `d${i % 10}`);
     await mkdir(directory, { recursive: true });
     await writeFile(join(directory, `file-${i}`), Buffer.alloc(1000 + ((i * 7919) % 60_000), `${i} `));
@@ -294,8 +327,14 @@ function median(values: readonly number[]): number {
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }
 
-const { values } = parseArgs({ options: { rounds: { type: 'string' }, only: { type: 'string' } } });
-const { only = '' } = values;
+const { values } = parseArgs({
+  options: { rounds: { type: 'string' }, only: { type: 'string' }, systems: { type: 'string' } },
+});
+const { only = '', systems: systemWords = '' } = values;
+const isNamed = (text: string, name: string): boolean => text.split(',').some((word) => name.includes(word));
+const wanted = tasks.filter(({ name }) => isNamed(only, name));
+const needed = new Set(wanted.flatMap(({ name, needs = [] }) => [name, ...needs]));
+const chosen = tasks.filter(({ name }) => needed.has(name));
 await unpackPeers();
 await writeFile(join(peers, 'password'), `${ACCESS_KEY}:${SECRET_KEY}\n`, { mode: 0o600 });
 const credentials = { AWS_ACCESS_KEY_ID: ACCESS_KEY, AWS_SECRET_ACCESS_KEY: SECRET_KEY };
@@ -304,7 +343,7 @@ const sources = await makeSources();
 await unpack(cacheFolder('radosgw'));
 const data = await mkdtemp(join(tmpdir(), 'radosgw-'));
 const server = await Radosgw.start(cacheFolder('radosgw'), data, await freePort());
-const compared = systems.filter(({ name }) => name.includes(only));
+const compared = systems.filter(({ name }) => isNamed(systemWords, name));
 const rounds = new Map<System, Taken[][]>(compared.map((system) => [system, []]));
 try {
   for (let round = 0; round < Number(values.rounds ?? 1); round++) {
@@ -324,7 +363,7 @@ try {
 const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |\n`;
 process.stdout.write(row(['seconds, CPU seconds, requests', ...compared.map(({ name }) => name)]));
 process.stdout.write(row(['---', ...compared.map(() => '---')]));
-for (const [task, { name }] of tasks.entries()) {
+for (const [task, { name }] of chosen.entries()) {
   const cells = compared.map((system) => {
     const of = (field: keyof Taken): number =>
       median((rounds.get(system) ?? []).map((taken) => taken[task]![field]));
