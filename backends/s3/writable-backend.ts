@@ -296,6 +296,7 @@ export class WritableBackend extends ReadingBackend {
     if (children.some((child) => child.kind === 'file' && child.staged !== undefined))
       throw FsError.of('ENOTEMPTY');
     const prefix = keys.directory(pathOf(node));
+    await pendingDeletes.renamedAway(prefix, deadline);
     let leaving = pendingDeletes.below(prefix);
     if (leaving.size > LEAVING_MAX) {
       await pendingDeletes.settledBelow(prefix, deadline);
@@ -339,7 +340,11 @@ export class WritableBackend extends ReadingBackend {
       this.#allowed(to, newName);
       if ((flags & ~RenameFlags.NOREPLACE) !== 0) throw FsError.of('EINVAL');
       const found = await this.find(from, name, this.ttl, () => this.deadline(context));
-      if (found !== undefined) await this.mounted.renames.prepare(found);
+      if (found !== undefined) {
+        // What a copy relies on is found out beside what comes before it.
+        this.mounted.services.bucket.expectWrite();
+        await this.mounted.renames.prepare(found);
+      }
       await this.mounted.renames.run(from, to, () => this.#rename(from, name, to, newName, flags, context));
     });
   }
@@ -546,8 +551,14 @@ export class WritableBackend extends ReadingBackend {
     return this.guard(async () => {
       if (node.isAssumed) await this.present(node, context);
       const deadline = this.deadline(context);
-      if (node.kind === 'directory') await this.#setDirectory(node, apply(node.posix), deadline);
-      else {
+      if (node.kind === 'directory') {
+        const posix = apply(node.posix);
+        if (!this.#isInBucket(node, posix, changes)) await this.#setDirectory(node, posix, deadline);
+        else {
+          node.posix = posix;
+          if (node.parent !== undefined) learnDirectory(node.parent, node.name, true, posix);
+        }
+      } else {
         if (file !== undefined && file.version !== node.version) throw outdated(file);
         if (changes.size !== undefined && file === undefined) this.#mayReplace(node);
         if (changes.size !== undefined) await this.#resize(node, changes.size, context);
@@ -558,6 +569,19 @@ export class WritableBackend extends ReadingBackend {
       }
       return this.attributes(node);
     });
+  }
+
+  /**
+   * Whether this mount has a moment ago written a directory with the owner and permissions that it
+   * is given once more, and nothing else: then its ctime changes here alone, as by a change of its
+   * names.
+   */
+  #isInBucket(node: Directory, { mode, uid, gid }: Posix, changes: AttributeChanges): boolean {
+    const { posix: old, marker } = node;
+    const { bucket, keys } = this.mounted.services;
+    const isSame = mode === old.mode && uid === old.uid && gid === old.gid;
+    const isAll = Object.keys(changes).every((name) => ['mode', 'uid', 'gid', 'ctime'].includes(name));
+    return isSame && isAll && marker === true && bucket.wrote(keys.directory(pathOf(node)));
   }
 
   async #setDirectory(node: Directory, posix: Posix, deadline: Deadline): Promise<void> {

@@ -23,7 +23,7 @@
  *   commands that run without a daemon may use.
  * - `logger.ts`, `rate-limited-log.ts`: the log, and the part of it that guests can cause.
  * - `service-container.ts`: how the program's services are wired, and replaced.
- * - `process-arguments.ts`, `v8-inlining.ts`: the command line as bytes; a setting of V8.
+ * - `process-arguments.ts`, `v8-inlining.ts`: the command line as bytes; settings of V8.
  */
 export { Events, type ExportEvent, type ExportEvents } from './events.js';
 export {
@@ -52,7 +52,7 @@ export { askDaemon, ControlSocket, DAEMON_ITSELF } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './service-container.js';
 export { groupId, Daemon, type DaemonOptions } from './daemon.js';
 export type { ServedExport } from './served-export.js';
-export { inlineMore } from './v8-inlining.js';
+export { compileLater, inlineMore } from './v8-inlining.js';
 export { isBackend, type BackendSource } from './backend-source.js';
 export { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 export { createLogger } from './logger.js';

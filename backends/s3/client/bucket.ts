@@ -923,8 +923,12 @@ export class Bucket {
 
   /** Deletes a key. A key without an object is no error. */
   async remove(key: string, deadline: Deadline, isRepeated = true): Promise<void> {
-    const request = async ({ client, signal }: Attempt): Promise<void> => {
-      await client.send(new DeleteObjectCommand({ ...this.#common, Key: key }), { abortSignal: signal });
+    const request = async (attempt: Attempt): Promise<void> => {
+      const { signed, signal } = attempt;
+      // The template has the customer's key, which is nothing to a deletion.
+      if (this.#customer.SSECustomerKey === undefined && (await signed.remove(key, signal))) return;
+      const command = new DeleteObjectCommand({ ...this.#common, Key: key });
+      await attempt.client.send(command, { abortSignal: signal });
     };
     await this.#requests.send('DeleteObject', deadline, 0, request, isRepeated);
   }

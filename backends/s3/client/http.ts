@@ -6,7 +6,7 @@ import type { Dispatcher } from 'undici';
 export const DRAIN_MAX_BYTES = 64 * 1024;
 
 export interface WireRequest {
-  readonly method: 'HEAD' | 'GET' | 'PUT' | 'POST';
+  readonly method: 'HEAD' | 'GET' | 'PUT' | 'POST' | 'DELETE';
   /** Path with the query. */
   readonly path: string;
   /** Includes `host`; names in lower case. */

@@ -56,7 +56,7 @@ interface SignedRequest {
 
 /**
  * The kinds of requests that are made here. Each needs one request of the SDK as a template; GETs
- * use that of HEAD.
+ * and DELETEs use that of HEAD.
  */
 type Kind = 'HeadObjectCommand' | 'PutObjectCommand' | 'UploadPartCommand' | 'ListObjectsV2Command';
 const kinds: ReadonlySet<string> = new Set<Kind>([
@@ -77,6 +77,7 @@ interface RequestParts {
 /** No headers other than the template's. */
 const NONE: Readonly<Record<string, string>> = {};
 const HEAD: RequestParts = { method: 'HEAD', query: '', headers: NONE };
+const DELETE: RequestParts = { method: 'DELETE', query: '', headers: NONE };
 const unwanted = (): undefined => undefined;
 
 /** Milliseconds for which time and credentials are reused. */
@@ -244,6 +245,16 @@ export class SignedRequests {
     const query = `partNumber=${number}&uploadId=${encoded(upload)}`;
     const headers = Object.keys(checksum).length === 0 ? NONE : checksum;
     return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers, body }, signal);
+  }
+
+  /**
+   * Deletes a key.
+   * @returns whether the server says so; otherwise the SDK must make the request.
+   * @throws as {@link put}
+   */
+  async remove(key: string, signal: AbortSignal): Promise<boolean> {
+    const answer = await this.#send('HeadObjectCommand', key, DELETE, signal, unwanted, true);
+    return answer?.status === 204;
   }
 
   /**

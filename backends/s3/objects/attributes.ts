@@ -276,6 +276,9 @@ export function formatFitting(posix: Posix, mark: string | undefined): Record<st
 
 /** Whether {@link formatFitting} keeps type, mode, owner, extended attributes and mtime. */
 export function attributesFit(posix: Posix): boolean {
+  // What is left has an eighth of the bytes at most.
+  if (posix.xattrs.size === 0 && posix.target === undefined && Object.keys(posix.foreign).length === 0)
+    return true;
   const all = format(posix, undefined);
   const fitting = formatFitting(posix, undefined);
   return RANK.slice(0, ESSENTIAL).every((name) => all[name] === fitting[name]);

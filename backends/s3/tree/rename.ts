@@ -144,6 +144,9 @@ export class Renames {
     const replaces = replaced?.staged?.id;
     await pendingDeletes.settled(keys.file(path), Deadline.after(options.operationTimeout));
     if (staged !== undefined && this.#files.isLocal(node)) {
+      // A journal knows of one old name at a time.
+      if (node.pendingDelete !== undefined)
+        await pendingDeletes.settled(node.pendingDelete, this.#deadline());
       const condition = replaced?.etag === undefined ? 'absent' : { etag: replaced.etag };
       const obsolete = node.etag === undefined ? undefined : { key: keys.file(from), etag: node.etag };
       await staged.place(path, undefined, condition, obsolete, replaces);
@@ -151,7 +154,8 @@ export class Renames {
       await this.#moved(node, parent, name, replaced);
       if (obsolete === undefined) return;
       node.pendingDelete = obsolete.key;
-      await pendingDeletes.remove([obsolete], async () => {
+      // Nobody waits for it: the journal has it, and the old name is not shown any more.
+      void pendingDeletes.remove([obsolete], async () => {
         node.pendingDelete = undefined;
         await staged.noteGone(obsolete.key);
       });

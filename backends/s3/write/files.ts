@@ -635,8 +635,17 @@ export class Files {
     const { staged } = node;
     node.isDropped = true;
     node.staged = undefined;
-    await staged?.retire();
+    // Its journal alone knows that the object at its old name must go.
+    if (staged !== undefined && node.pendingDelete !== undefined) void this.#retireLater(node, staged);
+    else await staged?.retire();
     await this.#dropHidden(node);
+  }
+
+  async #retireLater(node: FileNode, staged: Staged): Promise<void> {
+    const { pendingDelete = '' } = node;
+    await this.#services.pendingDeletes.settled(pendingDelete, Deadline.never);
+    // At the end of service it is left to the next start.
+    if (node.pendingDelete !== pendingDelete) await staged.retire();
   }
 
   /**

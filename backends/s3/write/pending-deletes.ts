@@ -262,6 +262,15 @@ export class PendingDeletes {
     if (pending !== undefined) await deadline.wait(pending);
   }
 
+  /**
+   * Waits until what was renamed away from below a prefix is gone from there. @throws ETIMEDOUT
+   */
+  async renamedAway(prefix: string, deadline: Deadline): Promise<void> {
+    const gathered = this.below(prefix);
+    const pending = [...this.#keys].filter(([key]) => key.startsWith(prefix) && !gathered.has(key));
+    if (pending.length > 0) await deadline.wait(Promise.all(pending.map(([, whole]) => whole)));
+  }
+
   /** Waits until nothing below a prefix waits to be deleted. @throws ETIMEDOUT */
   async settledBelow(prefix: string, deadline: Deadline): Promise<void> {
     if (this.#gathering !== undefined) this.#send(this.#gathering);

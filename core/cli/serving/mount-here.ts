@@ -1,4 +1,4 @@
-import { ControlSocket, MountedExport, Services } from '../../plugins/index.js';
+import { compileLater, ControlSocket, MountedExport, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import type { Values } from '../flags.js';
 import { tellReady } from './background.js';
@@ -12,6 +12,7 @@ import { serviceManager } from './systemd-notices.js';
 /** Mounts a backend on this host, and serves it by this process until a signal or an unmount. */
 export async function mountHere(directory: string, values: Values, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
+  if (spec.type === 's3') compileLater();
   const accessLog = accessLogOf(values, undefined);
   const { control, metrics } = values;
   const stop = stopSignal();

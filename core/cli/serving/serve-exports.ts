@@ -1,10 +1,12 @@
 import type { Logger } from '../../backend/index.js';
 import { keeperDescriptor } from '../../keeper/inherited.js';
+import { isBackend, isNamed } from '../../plugins/backend-source.js';
 import { type Entered, mustBeConfined } from '../../plugins/confine.js';
 import { Daemon } from '../../plugins/daemon.js';
 import { createLogger } from '../../plugins/logger.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
 import type { Reloading } from '../../plugins/reload.js';
+import { compileLater } from '../../plugins/v8-inlining.js';
 import type { ServiceManager } from '../../system/index.js';
 import { socketFolders, type Opened, type Plan } from './plan.js';
 import { serving } from './systemd-notices.js';
@@ -29,6 +31,9 @@ export async function serveExports(given: Serving): Promise<void> {
   const { plan, opened, registry, entered } = given;
   const { options, logConfig, started, ignored = [], ready } = plan;
   const { stop, manager, hangup, listener, accessLogTarget, controlTarget } = opened;
+  const sources = options.exports.map(({ backend }) => backend);
+  if (sources.every((source) => !isNamed(source) && !isBackend(source) && source.type === 's3'))
+    compileLater();
   // Without the container of services: it is an eighth of what a daemon would load.
   const log = createLogger(logConfig);
   surviveRejections(log);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import { OpenFlags, RenameFlags, XattrFlags } from '../../../core/backend/index.js';
+import { OpenFlags, RenameFlags, XattrFlags, type AttributeChanges } from '../../../core/backend/index.js';
 import { context, Mount, pattern, removeFolders, TestBucket, denied } from './support.js';
 
 const EXCLUSIVE = OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.READ_WRITE;
@@ -297,6 +297,31 @@ describe('writing to a bucket', () => {
     await mount.backend.rmdir(mount.root, 'dir', context);
     await mount.backend.syncfs(context);
     assert.deepEqual(await bucket.keys('dir'), []);
+  });
+
+  it('a directory that is given the owner and permissions which it has just got is not written again', async () => {
+    const mount = await Mount.open(bucket, { metadataTtl: 60 });
+    const { node } = await mount.backend.mkdir(mount.root, 'given-again', 0o750, context);
+    const set = async (changes: AttributeChanges): Promise<number> => {
+      const writes = mount.requests('PutObject');
+      await mount.backend.setattr(node, changes, undefined, context);
+      return mount.requests('PutObject') - writes;
+    };
+    const before = await mount.backend.getattr(node, undefined, context);
+    assert.equal(await set({ uid: context.uid, gid: context.gid }), 0);
+    assert.equal(await set({ mode: 0o750 }), 0);
+    const after = await mount.backend.getattr(node, undefined, context);
+    assert.notDeepEqual([after.ctime, after.ctimeNsec], [before.ctime, before.ctimeNsec]);
+    assert.equal(await set({ mode: 0o700 }), 1);
+    assert.equal(await set({ mode: 0o700, mtime: { seconds: 1, nanoseconds: 0 } }), 1);
+    await mount.close();
+    assert.equal((await bucket.metadata('given-again/'))['mode'], String(0o40700));
+    // Another mount can't know that nobody has changed it meanwhile.
+    const next = await Mount.open(bucket, { metadataTtl: 60 });
+    const writes = next.requests('PutObject');
+    await next.backend.setattr(await next.at('given-again'), { mode: 0o700 }, undefined, context);
+    assert.equal(next.requests('PutObject') - writes, 1);
+    await next.close();
   });
 
   it('a directory that was there only by its files stays when the last of them goes', async () => {

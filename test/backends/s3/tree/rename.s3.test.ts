@@ -107,3 +107,81 @@ describe('a rename of a directory', () => {
     });
   }
 });
+
+describe('a rename of a file that was made a moment ago', () => {
+  const server = proxiedBucket();
+  const EXCLUSIVE = 0o302;
+
+  /** Makes a file as a lock is made. */
+  async function lock(mount: Mount, path: string): Promise<void> {
+    const file = await mount.create(path, EXCLUSIVE);
+    await mount.write(file, 0, 'content');
+    await mount.release(file);
+  }
+
+  /** Has the server delete nothing. `asked` resolves when it was asked to for the third time. */
+  function keepAll(): { readonly asked: Promise<void> } {
+    const asked = deferred<void>();
+    let attempts = 0;
+    server.proxy.fault = ({ operation }) => {
+      if (operation !== 'DeleteObject' && operation !== 'DeleteObjects') return undefined;
+      if (++attempts === 3) asked.resolve();
+      return 'slow-down';
+    };
+    return { asked: asked.promise };
+  }
+
+  it('is over before its old name is gone, which is not shown', async () => {
+    const { endpoint } = server.proxy;
+    const mount = await Mount.open(server.bucket, { endpoint, writebackDelay: 600 });
+    await lock(mount, 'head.lock');
+    const { asked } = keepAll();
+    let isRenamed = false;
+    const renaming = Promise.resolve(
+      mount.backend.rename(mount.root, 'head.lock', mount.root, 'head', 0, context),
+    ).then(() => (isRenamed = true));
+    await asked;
+    assert.equal(isRenamed, true);
+    await renaming;
+    assert.deepEqual(await mount.names(''), ['head']);
+    assert.deepEqual(await server.bucket.keys(), ['head.lock']);
+    server.proxy.fault = () => undefined;
+    await lock(mount, 'head.lock');
+    assert.deepEqual(await mount.names(''), ['head', 'head.lock']);
+    await mount.close();
+    assert.deepEqual(await server.bucket.keys(), ['head', 'head.lock']);
+  });
+
+  it('leaves its directory empty', async () => {
+    const { endpoint } = server.proxy;
+    const mount = await Mount.open(server.bucket, { endpoint, writebackDelay: 600 });
+    await mount.backend.mkdir(mount.root, 'left', 0o755, context);
+    await lock(mount, 'left/a');
+    const { asked } = keepAll();
+    const from = await mount.at('left');
+    await mount.backend.rename(from, 'a', mount.root, 'a', 0, context);
+    const removing = Promise.resolve(mount.backend.rmdir(mount.root, 'left', context));
+    await asked;
+    server.proxy.fault = () => undefined;
+    await removing;
+    await mount.close();
+    assert.deepEqual(await server.bucket.keys('left/'), []);
+  });
+
+  it('has its old name gone even where the file is removed, and the process ends, before', async () => {
+    const { endpoint } = server.proxy;
+    const mount = await Mount.open(server.bucket, { endpoint, writebackDelay: 600 });
+    await lock(mount, 'brief.lock');
+    const { asked } = keepAll();
+    await mount.backend.rename(mount.root, 'brief.lock', mount.root, 'brief', 0, context);
+    await mount.backend.unlink(mount.root, 'brief', context);
+    await asked;
+    await mount.backend.mounted.abandon();
+    server.proxy.fault = () => undefined;
+    assert.deepEqual(await server.bucket.keys('brief'), ['brief.lock']);
+    const { cacheDir } = mount;
+    const next = await Mount.open(server.bucket, { endpoint, cacheDir });
+    await next.close();
+    assert.deepEqual(await server.bucket.keys('brief'), []);
+  });
+});
