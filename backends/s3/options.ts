@@ -9,14 +9,35 @@ function bytes(least: number, most: number, initial: string): z.ZodType<number> 
   return z
     .union([z.number(), z.string()])
     .default(initial)
-    .transform((value, context) => {
-      const match = /^(\d+)([kmgt]?)(i?b)?$/i.exec(String(value));
-      const result = match === null ? Number.NaN : Number(match[1]) * units[match[2]!.toLowerCase()]!;
-      if (result >= least && result <= most) return result;
-      context.addIssue({ code: 'custom', message: `must be ${least} to ${most} bytes, such as ${initial}` });
-      return z.NEVER;
-    })
-    .meta({ placeholder: 'SIZE', unit: 'bytes' });
+    .transform((value, context) => sizeOf(value, least, most, initial, context))
+    .meta(SIZE);
+}
+
+/** The same, without a value of its own. */
+function bytesIfAny(least: number, most: number, example: string): z.ZodType<number | undefined> {
+  return z
+    .union([z.number(), z.string()])
+    .optional()
+    .transform((value, context) =>
+      value === undefined ? undefined : sizeOf(value, least, most, example, context),
+    )
+    .meta(SIZE);
+}
+
+const SIZE = { placeholder: 'SIZE', unit: 'bytes' };
+
+function sizeOf(
+  value: number | string,
+  least: number,
+  most: number,
+  example: string,
+  context: z.RefinementCtx,
+): number {
+  const match = /^(\d+)([kmgt]?)(i?b)?$/i.exec(String(value));
+  const result = match === null ? Number.NaN : Number(match[1]) * units[match[2]!.toLowerCase()]!;
+  if (result >= least && result <= most) return result;
+  context.addIssue({ code: 'custom', message: `must be ${least} to ${most} bytes, such as ${example}` });
+  return z.NEVER;
 }
 
 function seconds(initial: number, most = 86_400): z.ZodDefault<z.ZodCoercedNumber> {
@@ -208,9 +229,17 @@ export const optionsSchema = z.strictObject({
         'or larger ones too where they are read from start to end, by a request more for each, of which the last read fails with EIO',
     ),
 
-  memoryCache: bytes(4 * MiB, 2 ** 40, '64m').describe('bytes of file data held in memory'),
+  memoryCache: bytesIfAny(4 * MiB, 2 ** 40, '64m').describe(
+    'bytes of file data held in memory; default: 64m, but no more than a quarter of what this process may use, and at least 4m',
+  ),
   diskCache: bytes(0, 2 ** 50, '1g').describe('bytes of file data cached on disk; 0 for none'),
   readAhead: bytes(0, 1024 * MiB, '16m').describe('bytes read ahead of a sequential reader, at most'),
+  uploadLimit: bytesIfAny(128 * 1024, 2 ** 40, '10m').describe(
+    'bytes of data that go to the bucket in a second, at most; default: no limit',
+  ),
+  downloadLimit: bytesIfAny(128 * 1024, 2 ** 40, '10m').describe(
+    'bytes of data that come from the bucket in a second, at most; default: no limit',
+  ),
   requests: z.coerce.number().int().min(1).max(1024).default(32).describe('requests in flight'),
   uploads: z.coerce
     .number()

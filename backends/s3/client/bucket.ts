@@ -316,10 +316,10 @@ export class Bucket {
         const counted: Sink = {
           room: () => sink.room(),
           took: (count) => {
-            attempt.progress();
             at += count;
             this.#metrics.bytesDown += count;
             sink.took(count);
+            return attempt.progress(count);
           },
         };
         const sinkOf = (headers: ReadonlyMap<string, string>): Sink => {
@@ -370,7 +370,7 @@ export class Bucket {
         if (attempt.signal.aborted) throw new S3Failure('transient', 0, 'RequestTimeout');
         at += chunk.length;
         if (at > end) throw new S3Failure('transient', 0, 'LongBody');
-        pour(chunk, sink);
+        await pour(chunk, sink);
       }
       if (at < end) throw new S3Failure('transient', 0, 'ShortBody');
     } finally {
@@ -509,8 +509,9 @@ export class Bucket {
   ): Promise<RemoteObject> {
     const headers = { ...this.#given(content, body), ...(await checksumHeaders(this.#checksum, body)) };
     const known = { ...content, headers };
-    let etag = await attempt.signed.put(key, body, known, { ...conditions }, attempt.signal);
+    let etag = await attempt.signed.put(key, body, known, { ...conditions }, attempt);
     if (etag === undefined) {
+      await attempt.pace?.(body.length);
       const command = new PutObjectCommand({
         ...this.#common,
         ...this.#customer,
@@ -1090,11 +1091,12 @@ export class Bucket {
     const headers = await checksumHeaders(this.#checksum, body);
     const checksum = partChecksum(headers);
     return this.#requests.send('UploadPart', deadline, body.length, async (attempt) => {
-      const etag = await attempt.signed.part(key, upload, number, body, headers, attempt.signal);
+      const etag = await attempt.signed.part(key, upload, number, body, headers, attempt);
       if (etag !== undefined) {
         this.#metrics.bytesUp += body.length;
         return { number, etag, checksum };
       }
+      await attempt.pace?.(body.length);
       const command = new UploadPartCommand({
         ...this.#common,
         ...this.#customer,

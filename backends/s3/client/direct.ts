@@ -2,8 +2,8 @@ import { connect, isIP } from 'node:net';
 import type { Socket } from 'node:net';
 import { connect as connectSecurely } from 'node:tls';
 import type { ConnectionOptions, SecureContext } from 'node:tls';
-import { DRAIN_MAX_BYTES, pour, trimmed } from './http.js';
-import type { Sink, WireAnswer, WireRequest } from './http.js';
+import { DRAIN_MAX_BYTES, PACED_BYTES, pour, trimmed } from './http.js';
+import type { Pace, Sink, WireAnswer, WireRequest } from './http.js';
 import type { Server } from './proxies.js';
 
 /*
@@ -143,6 +143,8 @@ class Connection {
   #sink: Sink | undefined;
   /** Bytes of the body that have not come yet. */
   #left = 0;
+  /** The request's own body has not gone to its end. */
+  #isSending = false;
 
   /**
    * @param isIdle called when the next request can be sent
@@ -180,7 +182,7 @@ class Connection {
     });
   }
 
-  #write({ method, path, headers, body }: WireRequest): void {
+  #write({ method, path, headers, body, pace }: WireRequest): void {
     let head = `${method} ${path} HTTP/1.1\r\n`;
     for (const name in headers) {
       const value = headers[name]!;
@@ -196,8 +198,20 @@ class Connection {
     }
     this.#socket.cork();
     this.#socket.write(head, 'latin1');
-    this.#socket.write(body);
+    if (pace === undefined) this.#socket.write(body);
+    else void this.#writePieces(this.#exchange!, body, pace);
     this.#socket.uncork();
+  }
+
+  async #writePieces(exchange: Exchange, body: Uint8Array, pace: Pace): Promise<void> {
+    this.#isSending = true;
+    for (let at = 0; at < body.length; at += PACED_BYTES) {
+      const piece = body.subarray(at, at + PACED_BYTES);
+      await pace(piece.length);
+      if (this.#exchange !== exchange) return;
+      this.#socket.write(piece);
+    }
+    this.#isSending = false;
   }
 
   /** Memory for what comes next. */
@@ -224,13 +238,20 @@ class Connection {
         this.#begin(this.#exchange);
       } else {
         this.#left -= count;
-        this.#sink?.took(count);
+        const wait = this.#sink?.took(count);
         if (this.#left <= 0) this.#done(this.#exchange, this.#left === 0);
+        else if (wait !== undefined) return this.#rest(wait);
       }
     } catch (error) {
       this.#fail(error);
     }
     return !this.#socket.destroyed;
+  }
+
+  /** @returns that nothing more is to be read for now. */
+  #rest(wait: Promise<void>): false {
+    void wait.then(() => this.#socket.resume());
+    return false;
   }
 
   /** Takes the head of an answer, if it is complete, and what has come of the body with it. */
@@ -271,7 +292,7 @@ class Connection {
     this.#coming = undefined;
     this.#sink = undefined;
     // A server that has answered before it had the request is not sent the rest.
-    if (!isWhole || !keeps || this.#socket.writableLength > 0) this.destroy();
+    if (!isWhole || !keeps || this.#isSending || this.#socket.writableLength > 0) this.destroy();
     else {
       this.#socket.setTimeout(IDLE_MAX_MS);
       this.#isIdle();

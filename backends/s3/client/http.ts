@@ -1,9 +1,25 @@
+import { Readable } from 'node:stream';
 import type { Dispatcher } from 'undici';
 
 /**
  * An unwanted body of at most this many bytes is read to its end; a longer one ends the connection.
  */
 export const DRAIN_MAX_BYTES = 64 * 1024;
+
+/**
+ * Asked before each piece of a body, with its bytes: it goes when the promise has settled, which
+ * never fails.
+ */
+export type Pace = (count: number) => Promise<void> | undefined;
+
+/** What a request with a body is sent with. */
+export interface Sending {
+  readonly signal: AbortSignal;
+  readonly pace: Pace | undefined;
+}
+
+/** Bytes of the pieces in which a body goes that has a {@link Pace}. */
+export const PACED_BYTES = 32 * 1024;
 
 export interface WireRequest {
   readonly method: 'HEAD' | 'GET' | 'PUT' | 'POST' | 'DELETE';
@@ -12,6 +28,7 @@ export interface WireRequest {
   /** Includes `host`; names in lower case. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array | undefined;
+  readonly pace?: Pace | undefined;
 }
 
 /** The head of an answer. */
@@ -25,8 +42,11 @@ export interface WireAnswer {
 export interface Sink {
   /** Memory for the next bytes: at least one byte, unless the body is complete. */
   room(): Uint8Array;
-  /** Reports that `count` bytes were written to the start of what {@link room} gave. */
-  took(count: number): void;
+  /**
+   * Reports that `count` bytes were written to the start of what {@link room} gave.
+   * @returns a promise where no more is to be read before it has settled, which never fails.
+   */
+  took(count: number): Promise<void> | void;
 }
 
 /** A sink that fills one piece of memory. */
@@ -63,16 +83,22 @@ export class Collected implements Sink {
   }
 }
 
-/** Writes bytes into a sink. @throws Error if it has no room for them. */
-export function pour(bytes: Uint8Array, sink: Sink): void {
+/**
+ * Writes bytes into a sink.
+ * @returns a promise where the sink wants no more before it has settled.
+ * @throws Error if it has no room for them.
+ */
+export function pour(bytes: Uint8Array, sink: Sink): Promise<void> | void {
+  let wait: Promise<void> | void = undefined;
   for (let at = 0; at < bytes.length;) {
     const room = sink.room();
     if (room.length === 0) throw new Error('longer than announced');
     const count = Math.min(room.length, bytes.length - at);
     room.set(bytes.subarray(at, at + count));
-    sink.took(count);
+    wait = sink.took(count);
     at += count;
   }
+  return wait;
 }
 
 /**
@@ -84,7 +110,7 @@ export function pour(bytes: Uint8Array, sink: Sink): void {
  */
 export async function exchange(
   connections: Dispatcher,
-  { method, path, headers, body }: WireRequest,
+  { method, path, headers, body, pace }: WireRequest,
   signal: AbortSignal,
   accept: (answer: WireAnswer) => Sink | undefined,
 ): Promise<WireAnswer> {
@@ -101,7 +127,7 @@ export async function exchange(
     signal.addEventListener('abort', abort);
     const end = (): void => signal.removeEventListener('abort', abort);
     // Without `reset: false`, undici closes the connection after each HEAD.
-    const options = { method, path, headers, body: body ?? null, reset: false };
+    const options = { method, path, reset: false, ...sentBody(headers, body, pace) };
     connections.dispatch(options, {
       onRequestStart(controller) {
         running = controller;
@@ -113,7 +139,13 @@ export async function exchange(
         sink = accept(answer);
       },
       onResponseData(controller, bytes) {
-        if (sink !== undefined) return pour(bytes, sink);
+        if (sink !== undefined) {
+          const wait = pour(bytes, sink);
+          if (wait === undefined) return;
+          controller.pause();
+          void wait.then(() => controller.resume());
+          return;
+        }
         left -= bytes.length;
         if (left >= 0) return;
         resolve(answer);
@@ -129,6 +161,25 @@ export async function exchange(
       },
     });
   });
+}
+
+function sentBody(
+  headers: WireRequest['headers'],
+  body: Uint8Array | undefined,
+  pace: Pace | undefined,
+): Pick<Dispatcher.DispatchOptions, 'headers' | 'body'> {
+  if (body === undefined || pace === undefined) return { headers, body: body ?? null };
+  const length = { 'content-length': String(body.length) };
+  return { headers: { ...headers, ...length }, body: Readable.from(inPieces(body, pace)) };
+}
+
+/** A body piece by piece, each when its time has come. */
+async function* inPieces(body: Uint8Array, pace: Pace): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < body.length; at += PACED_BYTES) {
+    const piece = body.subarray(at, at + PACED_BYTES);
+    await pace(piece.length);
+    yield piece;
+  }
 }
 
 function mapOf(

@@ -8,7 +8,9 @@ import { Deadline } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
 import { endpointOf, isBareHost, trust } from './endpoint.js';
 import { refusePages } from './answers.js';
+import { Bandwidth, type Limits } from './bandwidth.js';
 import { sendHeaderBytes } from './header-bytes.js';
+import type { Pace, Sending } from './http.js';
 import type { Metrics } from './metrics.js';
 import { proxyTo } from './proxies.js';
 import { type RetryPauses, retryPauseMs } from './retry-pause.js';
@@ -39,12 +41,19 @@ const UNSIGNED = {
 };
 
 /** One attempt of a request. */
-export interface Attempt {
+export interface Attempt extends Sending {
   readonly client: S3Client;
   readonly signed: SignedRequests;
-  readonly signal: AbortSignal;
-  /** Call it when data has arrived: the attempt's time starts again. */
-  progress(): void;
+  /**
+   * To be called before each piece of a body goes, with its bytes. It goes when the promise has
+   * settled. Undefined where nothing limits that.
+   */
+  readonly pace: Pace | undefined;
+  /**
+   * Call it when data has arrived, with its bytes: the attempt's time starts again.
+   * @returns a promise where no more may come before it has settled.
+   */
+  progress(count: number): Promise<void> | undefined;
 }
 
 /**
@@ -57,6 +66,7 @@ export class Requests {
   readonly #log: Logger;
   readonly #metrics: Metrics;
   readonly #slots: Semaphore;
+  readonly limits: Limits;
   readonly #controllers: AbortController[] = [];
   #client: S3Client;
   #signed: SignedRequests;
@@ -68,6 +78,8 @@ export class Requests {
     this.#log = log;
     this.#metrics = metrics;
     this.#slots = new Semaphore(options.requests);
+    const { uploadLimit, downloadLimit } = options;
+    this.limits = { up: Bandwidth.of(uploadLimit), down: Bandwidth.of(downloadLimit) };
     // Said now: a request that finds it out would be repeated, as if it were to pass.
     const endpoint = endpointOf(options);
     if (endpoint !== undefined && !URL.canParse(endpoint))
@@ -158,7 +170,7 @@ export class Requests {
     attempt: (attempt: Attempt) => Promise<T>,
   ): Promise<T> {
     const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST_BYTES_PER_MS;
-    const trial = new Trial(this.#client, this.#signed, this.#controllers);
+    const trial = new Trial(this.#client, this.#signed, this.#controllers, this.limits);
     const graceMs = READS.test(operation) ? 0 : GRACE_MS;
     trial.begin(Math.min(allowed, deadline.remaining), deadline.signal, graceMs);
     const started = performance.now();
@@ -190,12 +202,19 @@ class Trial implements Attempt {
   #timer: NodeJS.Timeout | undefined;
   #grace: NodeJS.Timeout | undefined;
   #graceMs = 0;
+  #allowedMs = 0;
+  #isOver = false;
+  readonly #limits: Limits;
+  readonly pace: Pace | undefined;
 
   /** @param controllers a pool of unused ones: creating one costs as much as signing a request. */
-  constructor(client: S3Client, signed: SignedRequests, controllers: AbortController[]) {
+  constructor(client: S3Client, signed: SignedRequests, controllers: AbortController[], limits: Limits) {
     this.#client = client;
     this.signed = signed;
     this.#controllers = controllers;
+    this.#limits = limits;
+    const { up } = limits;
+    this.pace = up === undefined ? undefined : (count) => this.#hold(up.take(count));
     this.#controller = controllers.pop() ?? new AbortController();
   }
 
@@ -220,15 +239,27 @@ class Trial implements Attempt {
 
   begin(allowed: number, signal: AbortSignal | undefined, graceMs: number): void {
     this.#graceMs = graceMs;
+    this.#allowedMs = allowed;
     this.#timer = setTimeout(this.#expire, allowed);
     signal?.addEventListener('abort', this.#giveUp);
   }
 
-  progress(): void {
+  progress(count: number): Promise<void> | undefined {
     this.#timer?.refresh();
+    return this.#hold(this.#limits.down?.take(count));
+  }
+
+  /** The time that a limit of our own takes is none of the attempt's. */
+  #hold(wait: Promise<void> | undefined): Promise<void> | undefined {
+    if (wait === undefined) return undefined;
+    clearTimeout(this.#timer);
+    return wait.then(() => {
+      if (!this.#isOver) this.#timer = setTimeout(this.#expire, this.#allowedMs);
+    });
   }
 
   end(signal: AbortSignal | undefined): void {
+    this.#isOver = true;
     clearTimeout(this.#timer);
     clearTimeout(this.#grace);
     signal?.removeEventListener('abort', this.#giveUp);

@@ -7,7 +7,7 @@ import type { Connections } from './connections.js';
 import type { DirectConnections } from './direct.js';
 import { S3Failure } from './failure.js';
 import { Collected, exchange } from './http.js';
-import type { Sink, WireAnswer, WireRequest } from './http.js';
+import type { Pace, Sending, Sink, WireAnswer, WireRequest } from './http.js';
 import { encoded, encodedKey, signatureOf, signingKey } from './signature.js';
 
 /** SHA-256 of an empty body. */
@@ -72,6 +72,7 @@ interface RequestParts {
   readonly query: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
+  readonly pace?: Pace | undefined;
 }
 
 /** No headers other than the template's. */
@@ -193,14 +194,14 @@ export class SignedRequests {
     body: Uint8Array,
     content: Content,
     condition: Readonly<Record<string, string>>,
-    signal: AbortSignal,
+    { signal, pace }: Sending,
   ): Promise<string | undefined> {
     const headers: Record<string, string> = { 'content-type': 'application/octet-stream' };
     for (const [name, value] of Object.entries(condition)) {
       headers[name.replace(/(?!^)[A-Z]/g, '-$&').toLowerCase()] = value;
     }
     give(headers, content);
-    return this.#write('PutObjectCommand', key, { method: 'PUT', query: '', headers, body }, signal);
+    return this.#write('PutObjectCommand', key, { method: 'PUT', query: '', headers, body, pace }, signal);
   }
 
   /**
@@ -240,11 +241,11 @@ export class SignedRequests {
     number: number,
     body: Uint8Array,
     checksum: Readonly<Record<string, string>>,
-    signal: AbortSignal,
+    { signal, pace }: Sending,
   ): Promise<string | undefined> {
     const query = `partNumber=${number}&uploadId=${encoded(upload)}`;
     const headers = Object.keys(checksum).length === 0 ? NONE : checksum;
-    return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers, body }, signal);
+    return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers, body, pace }, signal);
   }
 
   /**
@@ -316,12 +317,12 @@ export class SignedRequests {
     )
       return undefined;
     const path = template.prefix + (key === undefined ? '' : `/${encodedKey(key)}`);
-    const { method, query, body } = parts;
+    const { method, query, body, pace } = parts;
     const digest = body === undefined || body.length === 0 ? EMPTY_SHA256 : await hashOf(body);
     let signing = this.#signing;
     if (signing === undefined || performance.now() > signing.until) signing = await this.#renewed();
     const headers = this.#signed(template, path, parts, digest, signing);
-    const request = { method, path: query === '' ? path : `${path}?${query}`, headers, body };
+    const request = { method, path: query === '' ? path : `${path}?${query}`, headers, body, pace };
     const direct = isPlain ? template.direct : undefined;
     const answer = await (direct === undefined
       ? exchange(template.connections, request, signal, accept)

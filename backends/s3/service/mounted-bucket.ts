@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { gauge, UsageError } from '../../../core/backend/index.js';
+import { memoryLimit } from '../../../core/backend/limits.js';
 import type { Logger, Metric } from '../../../core/backend/index.js';
 import { Bucket } from '../client/bucket.js';
 import { readLearned, writeLearned } from '../client/learned.js';
@@ -44,6 +45,22 @@ const FIRST_ANSWER_SECONDS = 4;
 /** Milliseconds for which an ordinary start relies on what a mount before has found out. */
 const LEARNED_MAX_AGE_MS = 86_400_000;
 
+/** Bytes of file data in memory where no option says how many, at most and at least. */
+const MEMORY_CACHE_BYTES = 64 * 2 ** 20;
+const MEMORY_CACHE_LEAST_BYTES = 4 * 2 ** 20;
+
+/**
+ * Bytes of file data that are held in memory.
+ * @param limit on the memory of this process, in bytes: that of its cgroup, or of the machine.
+ */
+export function memoryCacheOf(
+  { memoryCache }: Pick<S3Options, 'memoryCache'>,
+  limit = memoryLimit(),
+): number {
+  const share = Math.min(MEMORY_CACHE_BYTES, Math.floor(limit / 4));
+  return memoryCache ?? Math.max(MEMORY_CACHE_LEAST_BYTES, share);
+}
+
 const ASIDES = 'changes are kept aside that lost a race or are damaged; see "virtiofs-kit s3 status"';
 
 /** A mounted bucket: creates its parts, starts and stops them. */
@@ -76,8 +93,9 @@ export class MountedBucket {
     const space = DiskSpace.of(this.folder);
     const { diskCache } = options;
     this.#disk = diskCache === 0 ? undefined : new DiskCache(blocks, diskCache, space, log, metrics);
-    const { memoryCache: memory, readAhead, operationTimeout: timeoutSeconds } = options;
-    const limits = { memory, readAhead, timeoutSeconds };
+    const { operationTimeout: timeoutSeconds } = options;
+    const readAhead = Math.min(options.readAhead, this.#requests.limits.down?.ahead ?? Infinity);
+    const limits = { memory: memoryCacheOf(options), readAhead, timeoutSeconds };
     const reader = new Reader(bucket, this.#disk, metrics, log, limits, options.verify === 'whole');
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };
