@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const SAVED_MS = 100;
 /** Milliseconds that are not worth a timer: the next one waits longer. */
 const SHORTEST_MS = 5;
-/** Milliseconds of the limit that are read ahead at most, so that a reader's next bytes come soon. */
+/** Milliseconds of the limit that are read ahead at most: a reader's next bytes come soon then. */
 const AHEAD_MS = 2_000;
 
 /**

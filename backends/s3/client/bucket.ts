@@ -114,9 +114,13 @@ const LEFT = 'an upload whose answer was lost may be left in the bucket: a lifec
 
 const LOST = 'grants or tags of an object can not be read: what is made of it has none';
 
-/** Bucket and key for the header x-amz-copy-source: percent-encoded, slashes kept. */
-function copySource(bucket: string, key: string): string {
-  return `${bucket}/${key}`.split('/').map(encodeURIComponent).join('/');
+/**
+ * Bucket and key for the header x-amz-copy-source: percent-encoded, slashes kept. By way of an
+ * access point it is the ARN of the object (Amazon S3 API Reference, CopyObject).
+ */
+export function copySource(bucket: string, key: string): string {
+  const within = bucket.startsWith('arn:') ? 'object/' : '';
+  return `${bucket}/${within}${key}`.split('/').map(encodeURIComponent).join('/');
 }
 
 /** A multipart upload that was neither completed nor aborted. */

@@ -138,6 +138,7 @@ export class Requests {
       deadline.check();
       const turn = this.#slots.enter();
       if (turn !== undefined) await turn;
+      const client = this.#client;
       let failure: S3Failure;
       try {
         return await this.#attempt(operation, deadline, bytes, attempt);
@@ -149,7 +150,8 @@ export class Requests {
       this.#metrics.failed(operation, failure.kind);
       deadline.check();
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
-      if (failure.kind === 'expired') {
+      // Of requests that find out together, one gets new credentials.
+      if (failure.kind === 'expired' && client === this.#client) {
         this.#signed.close();
         [this.#client, this.#signed] = this.#connect();
       }
@@ -253,9 +255,12 @@ class Trial implements Attempt {
   #hold(wait: Promise<void> | undefined): Promise<void> | undefined {
     if (wait === undefined) return undefined;
     clearTimeout(this.#timer);
-    return wait.then(() => {
-      if (!this.#isOver) this.#timer = setTimeout(this.#expire, this.#allowedMs);
-    });
+    return this.#goOn(wait);
+  }
+
+  async #goOn(wait: Promise<void>): Promise<void> {
+    await wait;
+    if (!this.#isOver) this.#timer = setTimeout(this.#expire, this.#allowedMs);
   }
 
   end(signal: AbortSignal | undefined): void {

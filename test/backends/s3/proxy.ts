@@ -274,6 +274,8 @@ const dropped = new Set([
   ...conditions,
   'transfer-encoding',
   'expect',
+  // The proxy's own keys have no session.
+  'x-amz-security-token',
   // The real server has no keys of its own to encrypt with, and no accounts that pay.
   'x-amz-server-side-encryption',
   'x-amz-server-side-encryption-aws-kms-key-id',
