@@ -35,9 +35,14 @@ export interface PluginEnvironment {
 export interface BackendNeeds {
   /**
    * Files and directories, with all below them. `shared`: what guests put there is never used by
-   * the daemon itself.
+   * the daemon itself. `listens`: the backend has a unix socket in that directory.
    */
-  readonly paths: readonly { readonly path: string; readonly write: boolean; readonly shared?: boolean }[];
+  readonly paths: readonly {
+    readonly path: string;
+    readonly write: boolean;
+    readonly shared?: boolean;
+    readonly listens?: boolean;
+  }[];
   /**
    * Capabilities of a daemon that is root, as capabilities(7) names them in lower case:
    * `dac_override`.
@@ -52,8 +57,7 @@ export interface BackendNeeds {
   readonly network?: boolean;
   /**
    * It makes machine code after its `mount`: it compiles WebAssembly or loads native libraries
-   * then. What happens before needs nothing. A confined daemon refuses that otherwise, and the
-   * JavaScript engine ends the process.
+   * then. What happens before needs nothing. In a confined daemon that is an error otherwise.
    */
   readonly machineCode?: boolean;
   /** Other backends that it is made of. */

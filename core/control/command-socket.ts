@@ -1,7 +1,9 @@
 import { once } from 'node:events';
+import { lstatSync } from 'node:fs';
 import { lstat, rm } from 'node:fs/promises';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { UsageError, type Logger } from '../backend/index.js';
+import { type Fd, SystemError, UnixConnection, UnixListener, watch, type Watch } from '../system/index.js';
 import {
   linesOf,
   parseLine,
@@ -12,6 +14,9 @@ import {
 } from './messages.js';
 import type * as z from 'zod';
 
+/** How long no connections are accepted after accept(2) has failed. */
+const ACCEPT_PAUSE_MS = 200;
+
 /** Runs a command. Rejects with a UsageError for a mistake in the request. */
 export type Reply = (request: CommandRequest) => Promise<readonly string[]>;
 
@@ -20,52 +25,61 @@ export type Reply = (request: CommandRequest) => Promise<readonly string[]>;
  * process lives, no other can listen on the same path.
  */
 export class CommandSocket {
-  readonly #server: Server;
+  readonly #listener: UnixListener;
+  readonly #watch: Watch;
   readonly #connections = new Set<Socket>();
   readonly #running = new Set<Promise<unknown>>();
   readonly #reply: Reply;
   readonly #log: Logger;
+  #pause: NodeJS.Timeout | undefined;
 
-  private constructor(reply: Reply, log: Logger) {
+  private constructor(listener: UnixListener, reply: Reply, log: Logger) {
+    this.#listener = listener;
     this.#reply = reply;
     this.#log = log;
-    this.#server = createServer((socket) => void this.#serve(socket));
+    this.#watch = watch(listener.fd, () => this.#accept());
+    this.#watch.unref();
   }
 
   /**
    * Listens, in place of a process that is gone. The socket does not keep its process alive.
    * @returns undefined if another process listens there.
-   * @throws NodeJS.ErrnoException if the path cannot be a socket.
+   * @throws SystemError if the path cannot be a socket.
    */
-  static async listen(path: string, reply: Reply, log: Logger): Promise<CommandSocket | undefined> {
-    if (await isPathTaken(path)) return undefined;
-    const made = new CommandSocket(reply, log);
+  static listen(path: string, reply: Reply, log: Logger): CommandSocket | undefined {
     const umask = process.umask(0o177);
     try {
-      made.#server.listen(path);
+      return new CommandSocket(UnixListener.listen(path), reply, log);
+    } catch (error) {
+      const isTaken = error instanceof SystemError && error.code === 'EADDRINUSE';
+      if (isTaken && lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) return undefined;
+      throw error;
     } finally {
       process.umask(umask);
     }
-    await once(made.#server, 'listening');
-    made.#server.unref();
-    return made;
   }
 
   /** Answers at a descriptor that listens already, which is the socket's from here on. */
-  static async adopt(fd: number, reply: Reply, log: Logger): Promise<CommandSocket> {
-    const made = new CommandSocket(reply, log);
-    made.#server.listen({ fd });
-    await once(made.#server, 'listening');
-    made.#server.unref();
-    return made;
+  static adopt(fd: Fd, reply: Reply, log: Logger): CommandSocket {
+    return new CommandSocket(UnixListener.adopt(fd), reply, log);
   }
 
   /** Waits for running commands, and closes the socket and every connection. */
   async close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    clearTimeout(this.#pause);
+    this.#watch.close();
+    this.#listener.close();
     await Promise.all(this.#running);
     for (const socket of this.#connections) socket.destroy();
-    await closed;
+  }
+
+  #accept(): void {
+    const connection = this.#listener.accept();
+    if (connection instanceof UnixConnection)
+      return void this.#serve(new Socket({ fd: connection.take(), readable: true, writable: true }));
+    // Mostly EMFILE. The socket stays readable, so that without a pause this would spin.
+    this.#watch.pause();
+    this.#pause = setTimeout(() => this.#watch.resume(), ACCEPT_PAUSE_MS).unref();
   }
 
   async #serve(socket: Socket): Promise<void> {

@@ -33,9 +33,11 @@ import {
   sealSystemCalls,
   type SeccompAction,
 } from '../system/confinement/seccomp.js';
+import { refuseWebAssembly } from '../system/confinement/web-assembly.js';
 import { threadsStarted } from '../system/started-threads.js';
 import type { Fd } from '../system/descriptors/fd.js';
 import { OwnedFd } from '../system/descriptors/owned-fd.js';
+import { SpareListeners } from '../system/descriptors/spare-listeners.js';
 import { memfd } from '../system/memory/memfd.js';
 import { CallList } from '../system/batches/call-list.js';
 import { prepareFaultGuard } from '../system/memory/fault-guard.js';
@@ -65,6 +67,8 @@ export interface Confinement {
   readonly descriptors?: readonly number[];
   /** Whether it goes on to make sockets to listen on when it has started, as for its commands. */
   readonly listens?: boolean;
+  /** The descriptor by which it tells a service manager how it is doing: it only writes there. */
+  readonly notifier?: number | undefined;
 }
 
 /** A process whose threads are what they will be, and which has not loaded what serves. */
@@ -268,7 +272,7 @@ function confine(purpose: Purpose, report: Report, log: Logger): Confined {
   settle(wanted, report, log);
   warnOfBinds(purpose, log);
   log.info({ ...report }, 'confined');
-  return { seal: () => seal(wanted, needs, report, log) };
+  return { seal: () => seal(purpose, report, log) };
 }
 
 /** Whether a backend connects to other machines, as far as that is known. */
@@ -276,22 +280,35 @@ function hasNetwork(needs: BackendNeeds | string): boolean {
   return typeof needs === 'string' || needs.programs === true || needs.network === true;
 }
 
-async function seal(
-  wanted: Confinement,
-  needs: BackendNeeds | string,
-  report: Report,
-  log: Logger,
-): Promise<void> {
+async function seal(purpose: Purpose, report: Report, log: Logger): Promise<void> {
+  const { wanted, needs } = purpose;
   if (report.seccomp !== wanted.seccompAction || typeof needs === 'string' || needs.programs === true) return;
   // Code that would else be made at first use.
   prepareFaultGuard();
   CallList.prepare();
   await threadsStarted();
   const { network = false, machineCode = false } = needs;
-  const options = { network, machineCode, listens: wanted.listens === true };
+  const { listens = false, notifier } = wanted;
+  // A filter sees no addresses: who may connect to other machines makes no unix sockets.
+  if (network && listens) SpareListeners.use(spareListeners(purpose, needs));
+  const options = { network, machineCode, listens: listens && !network, notifier };
   const code = sealSystemCalls(wanted.seccompAction, options);
+  if (code === 0 && !machineCode) refuseWebAssembly();
   if (code < 0) settle(wanted, { seccomp: absent(code) }, log);
   else log.debug(options, 'sealed');
+}
+
+/** How many unix sockets a daemon may come to listen on beside those of its start, in a folder. */
+const SPARE_LISTENERS = 64;
+
+/** Of those, how many are made before, by folder. */
+function spareListeners({ wanted, socketFolders }: Purpose, { paths }: BackendNeeds): Map<string, number> {
+  const own = paths.flatMap(({ path, listens }) => (listens === true ? [path] : []));
+  return new Map([
+    // A backend that is opened anew makes its own anew.
+    ...own.map((path) => [path, 1] as const),
+    ...[...socketFolders, ...(wanted.writes ?? [])].map((path) => [path, SPARE_LISTENERS] as const),
+  ]);
 }
 
 /** Refuses to go on with a daemon that has started although it could not be confined. */

@@ -49,20 +49,20 @@ export class ControlSocket {
    * @param reloading changes a daemon that was started with a configuration file.
    * @throws UsageError if the path cannot be a socket, or another daemon listens there.
    */
-  static async listen(
+  static listen(
     path: string | OwnedFd,
     daemon: Commanded,
     registry: BackendRegistry,
     log: Logger,
     reloading?: Reloading,
-  ): Promise<ControlSocket> {
+  ): ControlSocket {
     const control = new ControlSocket(daemon, registry, log, reloading);
     const answer = (request: CommandRequest): Promise<readonly string[]> => control.#queue(request);
     if (typeof path !== 'string') {
-      control.#socket = await CommandSocket.adopt(path.take(), answer, log);
+      control.#socket = CommandSocket.adopt(path.take(), answer, log);
       return control;
     }
-    control.#socket = await listenForCommands(path, answer, log);
+    control.#socket = listenForCommands(path, answer, log);
     return control;
   }
 
@@ -144,14 +144,14 @@ function toBase64(bytes: Uint8Array): string {
  * Listens for commands at the path of a control socket.
  * @throws UsageError if the path cannot be a socket, or another daemon listens there.
  */
-export async function listenForCommands(
+export function listenForCommands(
   path: string,
   reply: (request: CommandRequest) => Promise<readonly string[]>,
   log: Logger,
-): Promise<CommandSocket> {
+): CommandSocket {
   let socket: CommandSocket | undefined;
   try {
-    socket = await CommandSocket.listen(path, reply, log);
+    socket = CommandSocket.listen(path, reply, log);
   } catch (error) {
     throw new UsageError(`--control ${path}: ${(error as Error).message}`, { cause: error });
   }

@@ -20,13 +20,14 @@
  *   lists. `started-threads.ts`: waits for threads that are just starting.
  * - `memory/`: memory outside the heap, mappings, memfds, and how V8 counts it.
  * - `descriptors/`: the type of a descriptor's number, descriptors with owners, eventfds, unix
- *   sockets, descriptors that threads share, output that never blocks, what this program was
- *   executed with, what a service manager passes and is told.
+ *   sockets, spare ones that listen already, descriptors that threads share, output that never
+ *   blocks, what this program was executed with, what a service manager passes and is told.
  * - `event-loop/`: the sleep of the engine's thread, signals right before it, polls of the event
  *   loop, and inotify.
  * - `log.ts`: where rooms below `core/plugins` log.
- * - `confinement/`: Landlock, seccomp, namespaces. Landlock and namespaces confine one thread. That
- *   thread then executes the program anew, so that all threads of the new program are confined.
+ * - `confinement/`: Landlock, seccomp, namespaces, no WebAssembly. Landlock and namespaces confine
+ *   one thread. That thread then executes the program anew, so that all threads of the new program
+ *   are confined.
  */
 export * from './batches/call-list.js';
 export type { Fd } from './descriptors/fd.js';

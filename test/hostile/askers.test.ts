@@ -29,7 +29,7 @@ test('one who commands without end and takes no answer has few of them kept', as
   const path = join(temporaryFolder(t), 'control');
   let answers = 0;
   const answer = ['x'.repeat(2 ** 20)];
-  const socket = await CommandSocket.listen(
+  const socket = CommandSocket.listen(
     path,
     () => {
       answers += 1;
@@ -54,7 +54,7 @@ test('one who commands without end and takes no answer has few of them kept', as
 test('those who command and go away before the answer harm nobody', async (t) => {
   const path = join(temporaryFolder(t), 'control');
   const answer = ['x'.repeat(2 ** 18)];
-  const socket = await CommandSocket.listen(
+  const socket = CommandSocket.listen(
     path,
     async () => {
       await new Promise((resolve) => setTimeout(resolve, 5));

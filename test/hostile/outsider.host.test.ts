@@ -10,6 +10,7 @@ import { serve } from '../support/confined-daemon.js';
 import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
 import { fuseTransport } from '../support/vhost-user.js';
+import { unixPeers } from './unix-peers.js';
 
 const skip = process.geteuid!() === 0 && landlockVersion() > 0 ? {} : { skip: 'needs root and Landlock' };
 const plugin = fileURLToPath(new URL('outsider.js', import.meta.url));
@@ -23,9 +24,11 @@ interface Arena {
   readonly sockets: string;
   /** Folders with a secret: beside the share, and in a file system of its own. */
   readonly outside: readonly string[];
+  /** Addresses of unix sockets of others: a path and an abstract one of each kind. */
+  readonly peers: readonly string[];
 }
 
-function arena(t: TestContext): Arena {
+async function arena(t: TestContext): Promise<Arena> {
   const base = mkdtempSync(join(tmpdir(), 'vfk-outsider-'));
   t.after(() => {
     for (const name of MOUNTED) spawnSync('umount', ['-l', join(base, name)]);
@@ -41,7 +44,7 @@ function arena(t: TestContext): Arena {
   const outside = [folder('beside'), folder('elsewhere')];
   writeFileSync(join(share, 'file'), 'content');
   for (const path of outside) writeFileSync(join(path, 'secret'), 'secret');
-  return { share, sockets, outside };
+  return { share, sockets, outside, peers: await unixPeers(t, outside[0]!) };
 }
 
 /** What the plugin says of its attempts. */
@@ -53,16 +56,17 @@ interface Outcome {
 /** Looks names up in a daemon with the plugin, which has a backend's needs. @returns its log. */
 async function lookUp(
   t: TestContext,
-  { share, sockets, outside }: Arena,
+  { share, sockets, outside, peers }: Arena,
   as: object,
   names: readonly string[],
   words: readonly string[],
 ): Promise<readonly Record<string, unknown>[]> {
-  const { said, socket, end } = await serve(t, share, {
+  return lookUpIn(t, names, {
     backend: ['--backend', plugin, '--as', JSON.stringify(as)],
     socket: join(sockets, 'socket'),
     words: [
       ...outside.flatMap((path) => ['--outside', path]),
+      ...peers.flatMap((path) => ['--peer', path]),
       '--own',
       share,
       '--own',
@@ -73,6 +77,14 @@ async function lookUp(
     ],
     until: words.includes('none') ? 'serving' : 'sealed',
   });
+}
+
+async function lookUpIn(
+  t: TestContext,
+  names: readonly string[],
+  daemon: Parameters<typeof serve>[2],
+): Promise<readonly Record<string, unknown>[]> {
+  const { said, socket, end } = await serve(t, '', daemon);
   const frontEnd = await FrontEnd.connect(socket);
   const client = new FuseClient(fuseTransport(frontEnd));
   await client.init();
@@ -89,7 +101,10 @@ async function trespass(
   as: object,
   ...words: readonly string[]
 ): Promise<Outcome> {
-  const said = await lookUp(t, place, as, ['trespass'], words);
+  return outcomeOf(await lookUp(t, place, as, ['trespass'], words));
+}
+
+function outcomeOf(said: readonly Record<string, unknown>[]): Outcome {
   const outcome = said.find(({ msg }) => msg === 'trespassed');
   assert.ok(outcome !== undefined, JSON.stringify(said));
   return outcome as unknown as Outcome;
@@ -129,7 +144,7 @@ for (const [type, as] of Object.entries(backends)) {
     `an outsider's plugin with the needs of ${type} gets nowhere in a confined daemon`,
     skip,
     async (t) => {
-      const place = arena(t);
+      const place = await arena(t);
       const { tried, through } = await trespass(
         t,
         place,
@@ -142,8 +157,42 @@ for (const [type, as] of Object.entries(backends)) {
   );
 }
 
+/** As {@link trespass}, with the needs of S3, in a daemon with a configuration file. */
+async function trespassConfigured(t: TestContext, place: Arena): Promise<Outcome> {
+  const { share, sockets, outside, peers } = place;
+  const socket = join(sockets, 'socket');
+  const config = join(share, 'config.yaml');
+  const own = [share, sockets];
+  const backend = { type: plugin, as: backends['s3']!(share), network: true, outside, own, peer: peers };
+  writeFileSync(config, JSON.stringify({ exports: [{ tag: 'configured', socket, backend }] }));
+  const daemon = { config, socket, words: ['--log-level', 'debug'], until: 'sealed' };
+  return outcomeOf(await lookUpIn(t, ['trespass'], daemon));
+}
+
+for (const [how, attempt] of Object.entries({
+  'that takes commands': (t, place) =>
+    trespass(
+      t,
+      place,
+      backends['s3']!(place.share),
+      '--network',
+      '--control',
+      join(place.sockets, 'control'),
+    ),
+  'that takes its configuration up anew': trespassConfigured,
+} satisfies Record<string, (t: TestContext, place: Arena) => Promise<Outcome>>)) {
+  test(`an outsider's plugin gets nowhere in a confined daemon of S3 ${how}`, skip, async (t) => {
+    const place = await arena(t);
+    t.after(() => delete process.env['NOTIFY_SOCKET']);
+    process.env['NOTIFY_SOCKET'] = place.peers[2];
+    const { tried, through } = await attempt(t, place);
+    assert.ok(tried > 220, String(tried));
+    assert.deepEqual(through, []);
+  });
+}
+
 test('what it tries gets through where nothing confines the daemon', skip, async (t) => {
-  const place = arena(t);
+  const place = await arena(t);
   const { through } = await trespass(t, place, backends['passthrough']!(place.share), '--confine', 'none');
   // Some of the rest the kernel refuses everybody, or has not.
   assert.ok(through.length > 150, String(through.length));
@@ -162,15 +211,28 @@ test('what it tries gets through where nothing confines the daemon', skip, async
     'open a device in folder 0: place 0',
     'memory made executable',
     'start a program',
+    'a pair of sockets',
+    'connect a new socket: peer 0',
+    'connect a new socket: peer 1',
+    'send by a new socket: peer 2',
+    'send by a new socket: peer 3',
   ])
     assert.ok(through.includes(name), name);
+});
+
+test('a plugin that compiles WebAssembly without saying so gets an error', skip, async (t) => {
+  const place = await arena(t);
+  // The second look-up is served by the same process.
+  const said = await lookUp(t, place, backends['memfs']!(place.share), ['compile', 'trespass'], []);
+  assert.ok(!said.some(({ msg }) => msg === 'compiled'));
+  assert.deepEqual(outcomeOf(said).through, []);
 });
 
 test(
   'a plugin that says so makes machine code in a confined daemon, and gets nothing else by it',
   skip,
   async (t) => {
-    const place = arena(t);
+    const place = await arena(t);
     const words = ['--machine-code'];
     const said = await lookUp(
       t,

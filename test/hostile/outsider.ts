@@ -280,11 +280,75 @@ function executable(folder: string): Readonly<Record<string, () => boolean>> {
   };
 }
 
+/** Numbers of <sys/socket.h>, and of fcntl(2). */
+const AF_UNIX = 1;
+const SOCKET_TYPES = { stream: 1, datagram: 2, packets: 5 };
+const CONNECT: Call = [42, 203];
+const SENDTO: Call = [44, 206];
+const SENDMSG: Call = [46, 211];
+const SENDMMSG: Call = [307, 269];
+const DUPLICATES: readonly (readonly [Call, ...number[]])[] = [
+  [[32, 23]],
+  [[292, 24], 900, 0],
+  [[72, 25], 0, 0],
+  [[72, 25], 1030, 0],
+];
+
+/** What reaches a unix socket of somebody else. @param path abstract where `@` begins it. */
+function peers(path: string): Readonly<Record<string, () => boolean>> {
+  const { address, view } = memory();
+  view.setUint16(0, AF_UNIX, true);
+  Buffer.from(path).forEach((byte, i) => view.setUint8(2 + i, byte));
+  if (path.startsWith('@')) view.setUint8(2, 0);
+  const length = 2 + Buffer.byteLength(path);
+  // struct msghdr, with an address and a byte, as the first part of a struct mmsghdr; struct iovec.
+  const message = memory();
+  message.view.setBigUint64(0, BigInt(address), true);
+  message.view.setUint32(8, length, true);
+  message.view.setBigUint64(16, BigInt(message.address + 128), true);
+  message.view.setBigUint64(24, 1n, true);
+  message.view.setBigUint64(128, BigInt(address), true);
+  message.view.setBigUint64(136, 1n, true);
+  const connects = (fd: number): boolean => call(CONNECT, fd, address, length) === 0;
+  const sends = (fd: number): boolean =>
+    [
+      call(SENDTO, fd, address, 1, 0x40, address, length),
+      call(SENDMSG, fd, message.address, 0x40),
+      call(SENDMMSG, fd, message.address, 1, 0x40),
+    ].some((result) => result > 0);
+  const there = (attempt: (fd: number) => boolean): boolean =>
+    readdirSync('/proc/self/fd').some((fd) => attempt(Number(fd)));
+  const duplicates = (attempt: (fd: number) => boolean): boolean =>
+    there((fd) =>
+      DUPLICATES.some(([numbers, ...given]) => {
+        const other = call(numbers, fd, ...given);
+        const isThrough = other >= 0 && attempt(other);
+        if (other >= 0) call(CLOSE, other);
+        return isThrough;
+      }),
+    );
+  const made = (attempt: (fd: number) => boolean): boolean =>
+    Object.values(SOCKET_TYPES).some((type) => {
+      const fd = call(SOCKET, AF_UNIX, type, 0);
+      return fd >= 0 && attempt(fd);
+    });
+  return {
+    'connect a socket that is there': () => there(connects),
+    'connect a duplicate of one': () => duplicates(connects),
+    'connect a new socket': () => made(connects),
+    'send by a socket that is there': () => there(sends),
+    'send by a duplicate of one': () => duplicates(sends),
+    'send by a new socket': () => made(sends),
+  };
+}
+
 interface Places {
   /** Folders with `secret`, which are nothing of the daemon's. */
   readonly outside: readonly string[];
   /** Folders in which the daemon makes files. */
   readonly own: readonly string[];
+  /** Addresses of unix sockets that are others'; `@` for the byte 0 of an abstract one. */
+  readonly peer: readonly string[];
 }
 
 /** What changes files that are not the daemon's, or reaches them by detours. */
@@ -385,7 +449,7 @@ function restore(folder: string): void {
 }
 
 /** What gets through of all that is tried. @param network whether it may use the internet. */
-function trespass({ outside, own }: Places, network: boolean): { tried: number; through: string[] } {
+function trespass({ outside, own, peer }: Places, network: boolean): { tried: number; through: string[] } {
   const attempts: Record<string, () => boolean> = {};
   for (const [name, [numbers, ...given]] of Object.entries(CALLS))
     attempts[name] = () => reached(call(numbers, ...given));
@@ -402,6 +466,9 @@ function trespass({ outside, own }: Places, network: boolean): { tried: number; 
   }
   attempts['socket: unix'] = () => reached(call(SOCKET, 1, 1, 0));
   attempts['bind'] = () => reached(call([49, 200], -1, 1, 16));
+  attempts['a pair of sockets'] = () => reached(call([53, 199], 1, 1, 0, memory().address));
+  for (const [i, path] of peer.entries())
+    for (const [name, attempt] of Object.entries(peers(path))) attempts[`${name}: peer ${i}`] = attempt;
   attempts['listen'] = () => reached(call([50, 201], -1, 1));
   attempts['start a program'] = () => spawnSync('/bin/true').error === undefined;
   for (const [path, flags] of Object.entries(KERNEL_FILES)) {
@@ -461,11 +528,12 @@ export default definePlugin<Options>({
     as: z.looseObject({ type: z.string() }).describe('whose needs it has').meta({ placeholder: 'YAML' }),
     outside: z.array(z.string()).describe('folders with a secret'),
     own: z.array(z.string()).describe('folders of the daemon'),
+    peer: z.array(z.string()).default([]).describe("addresses of others' sockets"),
     network: z.boolean().default(false).describe('whether it may connect to others'),
     machineCode: z.boolean().default(false).describe('whether it says that it makes machine code'),
   }),
-  async create({ network, outside, own }, { createBackend, log }) {
-    const places = { outside, own };
+  async create({ network, outside, own, peer }, { createBackend, log }) {
+    const places = { outside, own, peer };
     return wrap(await createBackend({ type: 'memfs' }), {
       lookup(next, parent, name, context) {
         if (name === 'trespass') log.info({ ...trespass(places, network) }, 'trespassed');

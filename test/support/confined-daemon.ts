@@ -36,10 +36,13 @@ export async function serve(
     until = 'serving',
     backend = ['--backend', 'passthrough', '--shared-dir', share],
     socket = join(temporaryFolder(t), 'socket'),
+    /** A configuration file that says what is served, at `socket`, instead. */
+    config = undefined as string | undefined,
   } = {},
 ): Promise<Served> {
-  const command = [program, 'serve', ...backend, '--tag', 'confined'];
-  command.push('--socket-path', socket, '--log-format', 'json', ...words);
+  const flags = [...backend, '--tag', 'confined', '--socket-path', socket];
+  const served = config === undefined ? flags : ['--config', config];
+  const command = [program, 'serve', ...served, '--log-format', 'json', ...words];
   const child = spawn(node, command, {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, ...environment },

@@ -29,7 +29,7 @@ export function machineNeeds(options: S3Options, environment: NodeJS.ProcessEnv 
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const files = FILE_VARIABLES.flatMap((name) => environment[name] ?? []).map((file) => dirname(file));
   const paths = [
-    { path: folder, write: true },
+    { path: folder, write: true, listens: true },
     // SSO sign-ons store their tokens below it.
     { path: join(homedir(), '.aws'), write: true },
     ...files.map((path) => ({ path, write: false })),

@@ -154,7 +154,7 @@ export class MountedBucket {
     for (const name of ['staging', 'intents']) {
       await mkdir(join(this.folder, name), { recursive: true, mode: 0o700 });
     }
-    await this.#listen(log);
+    this.#listen(log);
     const deadline = Deadline.after(START_TIMEOUT_SECONDS);
     if (options.bucket.startsWith('arn:') && options.endpoint !== undefined) {
       throw new UsageError(`bucket ${options.bucket}: an ARN names its server; leave --endpoint out`);
@@ -203,10 +203,10 @@ export class MountedBucket {
    * Opens the socket by which `virtiofs-kit s3` asks this process. It is also the folder's lock:
    * while a process listens there, no other may use the folder.
    */
-  async #listen(log: Logger): Promise<void> {
+  #listen(log: Logger): void {
     const path = controlPath(this.folder);
     try {
-      this.#control = await CommandSocket.listen(path, (request) => this.#answer(request), log);
+      this.#control = CommandSocket.listen(path, (request) => this.#answer(request), log);
     } catch (error) {
       throw new UsageError(`cacheDir ${this.folder}: ${(error as Error).message}`, { cause: error });
     }

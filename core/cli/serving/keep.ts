@@ -99,7 +99,7 @@ export async function withKeeper(
   const upgrades: CommandSocket[] = [];
   try {
     for (const path of upgradesAt) {
-      const socket = await CommandSocket.listen(keeperSocket(path), upgrade, log);
+      const socket = CommandSocket.listen(keeperSocket(path), upgrade, log);
       if (socket !== undefined) upgrades.push(socket);
     }
     await during(keeper, stop);

@@ -35,9 +35,7 @@ export async function mountHere(directory: string, values: Values, backend: Back
   try {
     const requests = await target?.begin(mounted.tracing);
     const commands =
-      typeof control === 'string'
-        ? await ControlSocket.listen(control, mounted, backend.registry, log)
-        : undefined;
+      typeof control === 'string' ? ControlSocket.listen(control, mounted, backend.registry, log) : undefined;
     const monitoring = await listener?.serve(() => mounted.figures(), log);
     log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');
     manager?.ready(`mounted at ${mounted.directory}`);

@@ -91,7 +91,7 @@ export class ProcessesTogether {
   async #listen({ metrics, control }: SharedListeners, log: Logger): Promise<void> {
     if (control !== undefined) {
       const reply = (request: CommandRequest): Promise<readonly string[]> => this.#reply(request);
-      const socket = await listenForCommands(control, reply, log);
+      const socket = listenForCommands(control, reply, log);
       this.#closers.push(() => socket.close());
     }
     const server = await metrics?.serve(() => this.#figures(), log);

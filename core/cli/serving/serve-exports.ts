@@ -62,9 +62,13 @@ export async function serveExports(given: Serving): Promise<void> {
     const listening =
       controlTarget === undefined
         ? undefined
-        : await (
-            await import('../../plugins/control-socket.js')
-          ).ControlSocket.listen(controlTarget.fd ?? controlTarget.path, daemon, registry, log, reloading);
+        : (await import('../../plugins/control-socket.js')).ControlSocket.listen(
+            controlTarget.fd ?? controlTarget.path,
+            daemon,
+            registry,
+            log,
+            reloading,
+          );
     const requests = await accessLogTarget?.begin(daemon.tracing);
     const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();

@@ -66,12 +66,13 @@ function readsOf({ reads }: Confinement): readonly string[] {
 }
 
 /** What is open, for the program that serves. */
-function leftOpen(opened: Opened): Pick<Confinement, 'descriptors' | 'writes' | 'listens'> {
+function leftOpen(opened: Opened): Pick<Confinement, 'descriptors' | 'writes' | 'listens' | 'notifier'> {
   const { hangup, listener, manager, accessLogTarget, controlTarget } = opened;
   const descriptors = [listener?.fd, manager?.fd, accessLogTarget?.fd, controlTarget?.fd?.value];
   return {
     descriptors: descriptors.filter((fd) => fd !== undefined),
     writes: socketFolders(opened),
+    notifier: manager?.fd,
     // By a new configuration there may be further sockets, and by commands.
     listens: hangup !== undefined || (controlTarget !== undefined && controlTarget.fd === undefined),
   };

@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync, readFileSync, readlinkSync, statfsSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, readlinkSync, type Stats, statfsSync } from 'node:fs';
 import type { Finding } from './finding.js';
 
 const LITTLE_FREE = 0.05;
@@ -15,6 +15,7 @@ export function judgeSockets(paths: readonly string[], isRoot: boolean): Finding
   return paths.map((path): Finding => {
     const about = path;
     let mode: number;
+    let identity: string;
     try {
       const stats = lstatSync(path);
       if (!stats.isSocket()) {
@@ -26,12 +27,13 @@ export function judgeSockets(paths: readonly string[], isRoot: boolean): Finding
         };
       }
       ({ mode } = stats);
+      identity = identityOf(stats);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
         return { level: 'warning', about, text: (error as Error).message };
       return { level: 'note', about, text: 'nobody serves there' };
     }
-    if (!listening.has(path)) {
+    if (!listening.has(path) && !listening.has(identity)) {
       const text = 'a socket file on which nobody listens: its daemon is gone';
       // Another user's daemon may be confined, in a network of its own that only root sees.
       if (!isRoot) return { level: 'note', about, text: `${text}, or only root can see it` };
@@ -56,7 +58,14 @@ export function judgeSockets(paths: readonly string[], isRoot: boolean): Finding
   });
 }
 
-/** Paths of all sockets that listen, in every network that this user sees. */
+function identityOf({ dev, ino }: Stats): string {
+  return `${dev}:${ino}`;
+}
+
+/**
+ * Paths, and identities, of all sockets that listen, in every network that this user sees. Some
+ * have a path beside the one at which they listened first.
+ */
 function listeners(): Set<string> {
   const paths = new Set<string>();
   const seen = new Set<string>();
@@ -68,7 +77,11 @@ function listeners(): Set<string> {
       seen.add(network);
       for (const line of list.split('\n')) {
         const words = line.trim().split(/\s+/);
-        if (words[3] === LISTENS && words[7] !== undefined) paths.add(words.slice(7).join(' '));
+        if (words[3] !== LISTENS || words[7] === undefined) continue;
+        const path = words.slice(7).join(' ');
+        paths.add(path);
+        const stats = path.startsWith('/') ? lstatSync(path, { throwIfNoEntry: false }) : undefined;
+        if (stats !== undefined) paths.add(identityOf(stats));
       }
     } catch {
       // The process has ended, or is another user's.

@@ -275,4 +275,7 @@ export const CONDITIONAL = {
 } as const satisfies Record<string, SystemCall>;
 
 /** What a second filter, of a daemon that has started, asks about. */
-export const OPENING = ['socket', 'bind', 'listen', 'connect'] as const;
+export const OPENING = ['socket', 'socketpair', 'bind', 'listen', 'connect'] as const;
+
+/** What names others, or makes copies: refused to a descriptor that is only written to. */
+export const NAMING = ['connect', 'sendto', 'sendmsg', 'sendmmsg', 'dup', 'dup2', 'dup3'] as const;

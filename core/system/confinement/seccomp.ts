@@ -3,7 +3,7 @@ import { NativeMemory } from '../memory/native-memory.js';
 import { setNoNewPrivileges } from '../calls/credentials.js';
 import { ENOSYS, EPERM } from '../calls/negative-errno.js';
 import { readFileSync } from 'node:fs';
-import { ALLOWED, CONDITIONAL, OPENING, type SystemCall } from './allowed-calls.js';
+import { ALLOWED, CONDITIONAL, NAMING, OPENING, type SystemCall } from './allowed-calls.js';
 
 /**
  * Filters of system calls, seccomp(2). The first is set at the start. It allows what the JavaScript
@@ -135,6 +135,8 @@ const NETLINK_ROUTE = 0;
 const SOCK_TYPE = 0xf;
 /** Commands by which a descriptor sends signals to a process that it names, fcntl(2). */
 const SIGNALLING_COMMANDS = [8, 10, 15];
+/** F_DUPFD and F_DUPFD_CLOEXEC. */
+const DUPLICATING_COMMANDS = [0, 1030];
 /** TIOCSTI and TIOCLINUX put text into a terminal; SIOCSPGRP, FIOSETOWN and FIOASYNC signal. */
 const REFUSED_REQUESTS = [0x5412, 0x541c, 0x8902, 0x8901, 0x5452];
 const PROT_EXEC = 4;
@@ -274,8 +276,13 @@ export interface SealOptions {
   readonly network: boolean;
   /** It compiles WebAssembly or loads native libraries. */
   readonly machineCode: boolean;
-  /** It listens on further sockets. */
+  /** It makes further unix sockets to listen on. */
   readonly listens: boolean;
+  /**
+   * A socket of datagrams, which is only written to. Such a socket could send to others, whatever
+   * it is connected to.
+   */
+  readonly notifier?: number | undefined;
 }
 
 const find = (name: string): SystemCall => ALLOWED.find(([known]) => known === name)!;
@@ -289,18 +296,34 @@ export interface AddressRange {
 /** The filter of a daemon that has started. Memory outside `code` does not become executable. */
 export function sealProgram(
   action: SeccompAction,
-  { network, machineCode, listens }: SealOptions,
+  { network, machineCode, listens, notifier }: SealOptions,
   code: readonly AddressRange[],
 ): readonly Instruction[] {
   const refuse: Instruction = [RETURN, 0, 0, RETURNS[action]];
   const program = checkArchitecture(refuse);
+  if (notifier !== undefined) {
+    const isIt: readonly Instruction[] = [[LOAD, 0, 0, low(0)], [EQUAL, 0, 1, notifier], refuse];
+    const again: Instruction = [LOAD, 0, 0, NUMBER];
+    for (const name of NAMING) program.push(...when(find(name), ...isIt, again));
+    const copies = DUPLICATING_COMMANDS.flatMap((k): Instruction[] => [[EQUAL, 0, 1, k], refuse]);
+    program.push(
+      ...when(
+        CONDITIONAL.fcntl,
+        [LOAD, 0, 0, low(0)],
+        [EQUAL, 0, copies.length + 1, notifier],
+        [LOAD, 0, 0, low(1)],
+        ...copies,
+        again,
+      ),
+    );
+  }
   for (const name of OPENING) {
-    const call = name === 'socket' ? CONDITIONAL.socket : find(name);
+    const call = name === 'socket' || name === 'socketpair' ? CONDITIONAL[name] : find(name);
     if (name === 'connect' && network) continue;
     if (name === 'socket') {
       const kinds = [...(listens ? UNIX : []), ...(network ? INTERNET : [])];
       program.push(...when(call, ...socketOf(kinds, refuse)));
-    } else if (name === 'connect' || !listens) program.push(...when(call, refuse));
+    } else if (name === 'connect' || name === 'socketpair' || !listens) program.push(...when(call, refuse));
   }
   const ranges = code.flatMap((range) => ownMemory(range));
   const check = (mask: number, passing: readonly Instruction[]): Instruction[] => [

@@ -227,6 +227,11 @@ export class UnixConnection {
   close(): void {
     this.#fd.close();
   }
+
+  /** Gives the socket, and the duty to close it, to the caller. */
+  take(): Fd {
+    return this.#fd.take();
+  }
 }
 
 /** Appends the descriptors in the control messages that recvmsg wrote. */
@@ -244,11 +249,36 @@ function takeDescriptors(fds: OwnedFd[]): void {
   }
 }
 
+/** Has sockets that listen already, for a process that can make no more. */
+export interface ListenerSupply {
+  /**
+   * Gives a socket a path.
+   * @throws SystemError as {@link UnixListener.listen}; EPERM: none is left.
+   */
+  take(path: string): OwnedFd;
+  /** Takes one back, or closes any other. */
+  giveBack(fd: OwnedFd): void;
+}
+
+/** The next connection at a socket that listens, or minus the errno (EAGAIN: none waits). */
+export function accept(listening: Fd): UnixConnection | number {
+  const fd = result(accept4(listening, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK)) as Fd;
+  return fd < 0 ? fd : UnixConnection.adopt(fd);
+}
+
+let supply: ListenerSupply | undefined;
+
+/** From here on all sockets to listen on are another's. */
+export function listenBy(other: ListenerSupply): void {
+  supply = other;
+}
+
 /** A listening stream socket. */
 export class UnixListener {
   readonly #fd: OwnedFd;
   readonly #path: string | undefined;
   readonly #inode: number | undefined;
+  #isClosed = false;
 
   private constructor(fd: OwnedFd, path: string | undefined) {
     this.#fd = fd;
@@ -256,7 +286,7 @@ export class UnixListener {
     this.#inode = path === undefined ? undefined : inodeOf(path);
   }
 
-  /** For {@link watch}; -1 once closed. */
+  /** For {@link watch}. */
   get fd(): Fd {
     return this.#fd.value;
   }
@@ -266,6 +296,7 @@ export class UnixListener {
    * @throws SystemError (EADDRINUSE: another process listens there, or the path is not a socket).
    */
   static listen(path: string, backlog = 16): UnixListener {
+    if (supply !== undefined) return new UnixListener(supply.take(path), path);
     const fd = newSocket();
     try {
       let code = result(bind(fd.value, scratch.address, socketAddress(path)));
@@ -290,8 +321,7 @@ export class UnixListener {
 
   /** The next connection, or minus the errno (EAGAIN: none waits). */
   accept(): UnixConnection | number {
-    const fd = result(accept4(this.#fd.value, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK)) as Fd;
-    return fd < 0 ? fd : UnixConnection.adopt(fd);
+    return accept(this.#fd.value);
   }
 
   /**
@@ -299,9 +329,11 @@ export class UnixListener {
    * Idempotent. A {@link watch} on it must be closed before.
    */
   close(): void {
-    if (this.#fd.value < 0) return;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     if (this.#path !== undefined && inodeOf(this.#path) === this.#inode) unlinkSync(this.#path);
-    this.#fd.close();
+    if (supply === undefined) this.#fd.close();
+    else supply.giveBack(this.#fd);
   }
 }
 
@@ -309,7 +341,8 @@ function inodeOf(path: string): number | undefined {
   return lstatSync(path, { throwIfNoEntry: false })?.ino;
 }
 
-function isStale(path: string): boolean {
+/** Whether there is a socket file on which nobody listens. */
+export function isStale(path: string): boolean {
   if (!lstatSync(path).isSocket()) return false;
   try {
     UnixConnection.connect(path).close();

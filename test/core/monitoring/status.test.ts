@@ -38,7 +38,7 @@ async function serve(t: TestContext, backend: Backend): Promise<Served> {
   const socket = join(folder, 'socket');
   const daemon = await Daemon.start({ exports: [{ tag: 'data', socket, backend }], log, registry });
   const control = join(folder, 'control');
-  const listening = await ControlSocket.listen(control, daemon, registry, log);
+  const listening = ControlSocket.listen(control, daemon, registry, log);
   t.after(async () => {
     await listening.close();
     await daemon.close();

@@ -26,7 +26,7 @@ async function daemon(context: TestContext) {
   const exports = [{ socket: join(folder, 'base'), tag: 'base', backend }];
   const served = await Daemon.start({ exports, log, registry });
   const path = join(folder, 'control');
-  const control = await ControlSocket.listen(path, served, registry, log);
+  const control = ControlSocket.listen(path, served, registry, log);
   context.after(async () => {
     await control.close();
     await served.close();
@@ -86,8 +86,8 @@ test('mistakes are refused in one line, and the daemon goes on', async (context)
   const socketPath = join(folder, 'base');
   await assert.rejects(ask('fork', { base: 'base', as: 'x', socketPath }), refused(/base/));
   await assert.rejects(ask('discard', { name: 'base' }), refused(/no such fork or snapshot/));
-  await assert.rejects(
-    ControlSocket.listen(path, served, registry, log),
+  assert.throws(
+    () => ControlSocket.listen(path, served, registry, log),
     refused(/another daemon listens there/),
   );
   assert.equal((await ask('list', {})).length, 2);
@@ -118,11 +118,11 @@ test('only its owner may use the control socket, and one left behind is replaced
     refused(/no daemon listens there/),
   );
   const stale = join(folder, 'stale');
-  const first = await ControlSocket.listen(stale, served, registry, log);
+  const first = ControlSocket.listen(stale, served, registry, log);
   await first.close();
   writeFileSync(join(folder, 'plain'), '');
-  await assert.rejects(ControlSocket.listen(join(folder, 'plain'), served, registry, log), refused(/plain/));
-  const second = await ControlSocket.listen(stale, served, registry, log);
+  assert.throws(() => ControlSocket.listen(join(folder, 'plain'), served, registry, log), refused(/plain/));
+  const second = ControlSocket.listen(stale, served, registry, log);
   await second.close();
 });
 

@@ -39,7 +39,7 @@ async function started(t: TestContext, config: object, isConfined = false): Prom
   const control = join(folder, 'control');
   const settings = { file, config: read, isConfined, folders: [folder] };
   const reloading = new Reloading(daemon, registry, settings, log);
-  const listening = await ControlSocket.listen(control, daemon, registry, log, reloading);
+  const listening = ControlSocket.listen(control, daemon, registry, log, reloading);
   t.after(async () => {
     await listening.close();
     await daemon.close();

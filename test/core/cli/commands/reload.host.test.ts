@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { basename, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -56,6 +56,58 @@ test('a confined daemon takes its configuration up anew, and its log level, whil
   assert.match(wrong.stderr, /logLevel loud: must be debug, info, warn, error, silent/);
 });
 
+test('a confined daemon that may connect to others serves further sockets, with and without commands', async (t) => {
+  const [folder, file] = [temporaryFolder(t), join(temporaryFolder(t), 'config.yaml')];
+  const places = { share: temporaryFolder(t), cache: temporaryFolder(t) };
+  const configure = (...names: string[]): void => {
+    const connects = {
+      type: fileURLToPath(new URL('../../../hostile/outsider.js', import.meta.url)),
+      as: {
+        type: 's3',
+        bucket: 'b',
+        endpoint: 'http://127.0.0.1:9',
+        pathStyle: true,
+        cacheDir: places.cache,
+      },
+      network: true,
+      outside: [],
+      own: [],
+    };
+    const exports = ['first', ...names].map((name) => ({
+      tag: name,
+      socket: join(folder, name),
+      backend: name === 'first' ? connects : { type: 'memfs' },
+    }));
+    writeFileSync(file, JSON.stringify({ exports, log: { level: 'debug' } }));
+  };
+  configure();
+  const { daemon, logged } = await begin(t, folder, file, ['--control', join(folder, 'control')]);
+  await logged('"sealed"');
+  const serves = async (name: string): Promise<void> => {
+    const frontEnd = await FrontEnd.connect(join(folder, name));
+    const fuse = new FuseClient(fuseTransport(frontEnd));
+    await fuse.init();
+    await fuse.statfs(ROOT);
+    await frontEnd.close();
+  };
+  for (const names of [['second', 'third'], ['third'], [], ['second']]) {
+    configure(...names);
+    daemon.kill('SIGHUP');
+    await logged('"reloaded"');
+    for (const name of ['first', ...names]) await serves(name);
+    const shown = readdirSync(folder).filter((name) => !name.startsWith('.'));
+    assert.deepEqual(shown.sort(), ['control', 'first', ...names].sort());
+  }
+  await run(process.execPath, [program, 'reload', join(folder, 'control'), '--log-level', 'info']);
+  const { stdout } = await run(process.execPath, [program, 'doctor', '--config', file, '--json']).catch(
+    (error: { stdout: string }) => error,
+  );
+  assert.doesNotMatch(stdout, /nobody listens/);
+  daemon.kill('SIGTERM');
+  assert.deepEqual(await once(daemon, 'exit'), [0, null]);
+  assert.deepEqual(readdirSync(folder), []);
+});
+
 interface Served {
   readonly folder: string;
   readonly file: string;
@@ -69,6 +121,10 @@ async function serve(t: TestContext, ...more: string[]): Promise<Served> {
   // Not where the sockets are: a confined daemon sees that folder as it is.
   const [folder, file] = [temporaryFolder(t), join(temporaryFolder(t), 'config.yaml')];
   writeFileSync(file, configOf(join(folder, 'first')));
+  return begin(t, folder, file, more);
+}
+
+async function begin(t: TestContext, folder: string, file: string, more: readonly string[]): Promise<Served> {
   const words = ['serve', '--config', file, '--log-format', 'json', ...more];
   const daemon = spawn(process.execPath, [program, ...words], { stdio: ['ignore', 'ignore', 'pipe'] });
   t.after(() => daemon.kill('SIGKILL'));
