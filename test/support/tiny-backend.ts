@@ -186,8 +186,9 @@ export class TinyBackend implements Backend<TinyNode, TinyFile> {
     return count;
   }
 
-  write(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): number {
+  write(node: TinyNode, file: TinyFile, buffer: GuestBuffer, given: number): number {
     this.#check(file);
+    const offset = (file.flags & OpenFlags.APPEND) === 0 ? given : node.data.length;
     if (offset + buffer.length > 1 << 24) throw FsError.of('EFBIG');
     if (offset + buffer.length > node.data.length) this.#resize(node, offset + buffer.length);
     buffer.get(0, node.data, offset, offset + buffer.length);

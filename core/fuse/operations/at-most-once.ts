@@ -21,8 +21,10 @@ import {
   type SessionJournal,
   type Slot,
 } from '../../state/index.js';
+import type { Batch } from '../session/gathering.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
+import { GATHERED } from './operation.js';
 
 /** XATTR_CREATE, setxattr(2): it fails with EEXIST where the attribute is there. */
 const XATTR_CREATE = 1;
@@ -192,6 +194,7 @@ export function changingXattr(
 /**
  * Writes at the end of a file.
  * @param size bytes to be written.
+ * @param gather offers the write to the backend's `gatherWrite`.
  * @param write has the backend write them from that byte on.
  */
 export function appending(
@@ -200,21 +203,60 @@ export function appending(
   journal: SessionJournal,
   file: unknown,
   size: number,
+  gather: () => boolean,
   write: (from: number) => Awaitable<number>,
-): Awaitable<number> {
+): Awaitable<number> | typeof GATHERED {
   // A process that is killed may have written a part.
   const done = Math.max(request.happened, 0);
   if (done >= size) return size;
+  const { gathering } = session;
   const slot = session.handles.slot(request.handle);
-  return andThen(sizeOf(session, request, slot, file), (before) => {
-    if (before !== UNKNOWN) {
-      const begin = before - done;
-      const { uniqueLow, uniqueHigh } = request;
-      const { APPEND } = IntentKind;
-      journal.intend(uniqueLow, uniqueHigh, APPEND, slot, '', undefined, NO_SLOT, '', begin, size);
+  const intend = (before: number): void => intendAppend(journal, request, slot, before - done, size);
+  let before: Awaitable<number | typeof UNKNOWN> = gathering.endOf(slot);
+  if (before < 0) {
+    // What is gathered may be of this file. The backend would not count it.
+    if (gathering.count > 0) session.submitGathered();
+    before = sizeOf(session, request, slot, file);
+  }
+  if (typeof before === 'number') {
+    intend(before);
+    if (done === 0 && gather()) {
+      gathering.append(slot, before + size);
+      return GATHERED;
     }
     return andThen(write(done), (count) => done + count);
+  }
+  return andThen(before, (known) => {
+    if (known !== UNKNOWN) intend(known);
+    return andThen(write(done), (count) => done + count);
   });
+}
+
+function intendAppend(
+  journal: SessionJournal,
+  { uniqueLow, uniqueHigh }: Request,
+  slot: Slot,
+  before: number,
+  size: number,
+): void {
+  journal.intend(uniqueLow, uniqueHigh, IntentKind.APPEND, slot, '', undefined, NO_SLOT, '', before, size);
+}
+
+/**
+ * Gathered appends were noted as if each of those before writes everything. If one has not, says
+ * where the others began indeed. To be called before the first is answered.
+ */
+export function correctAppends({ journal }: Session, { requests, results, appends, file, end }: Batch): void {
+  let before = end;
+  for (let i = 0; i < appends; i++) before -= requests[i]!.size;
+  let isRight = true;
+  for (let i = 0; i < appends; i++) {
+    const { size } = requests[i]!;
+    if (!isRight && journal !== undefined) intendAppend(journal, requests[i]!, file, before, size);
+    const result = results[i];
+    if (result !== size) isRight = false;
+    before += typeof result === 'number' ? Math.max(result, 0) : 0;
+  }
 }
 
 /** Moves what follows a range of a file, which changes its size. */

@@ -13,6 +13,7 @@ import { inPieces, isInPieces } from './in-pieces.js';
 import { checkCount, finishEmpty, GATHERED, isGone, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import { putWritten } from '../wire/reply-writers.js';
+import { LARGE } from '../session/gathering.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import {
@@ -133,7 +134,12 @@ export const write: Operation<number> = {
     const { journal } = session;
     const appends = (handles.flags(handle) & OpenFlags.APPEND) !== 0;
     if (journal !== undefined && appends) {
-      const appended = appending(session, request, journal, file, size, (from) => {
+      // Several are noted as one after the other, which they are not on a thread.
+      const gather = (): boolean =>
+        size < LARGE &&
+        session.mayGather(size) &&
+        accelerator.gatherWrite?.(node, file, buffer, offset, flags, request.context) === true;
+      const appended = appending(session, request, journal, file, size, gather, (from) => {
         const rest = from === 0 ? buffer : buffer.slice(from);
         return backend.write!(node, file, rest, offset + from, flags, request.context);
       });

@@ -1,6 +1,7 @@
 import type { Gathered } from '../../backend/accelerator.js';
 import type { Awaitable } from '../../backend/index.js';
 import { BackOff, Pool } from '../../memory/index.js';
+import { NO_SLOT, type Slot } from '../../state/index.js';
 import type { Request } from './request.js';
 
 /**
@@ -36,6 +37,10 @@ export class Batch {
   readonly requests: Request[] = [];
   /** What the backend's `submit` returns for each of them. */
   readonly results: Awaitable<Gathered<object>>[] = [];
+  /** The first of them that are appends to {@link file}; behind these it {@link end}s then. */
+  appends = 0;
+  file = NO_SLOT;
+  end = 0;
   /** Ends the batch, if the backend carries it out on another thread. */
   readonly later: () => void;
 
@@ -102,6 +107,28 @@ export class Gathering {
     return batch.count === this.#limit || this.#isLarge;
   }
 
+  /**
+   * The current request, which the backend has gathered and {@link add} follows for, appends to a
+   * file.
+   * @param end where the file ends then.
+   */
+  append(file: Slot, end: number): void {
+    const batch = this.#batch;
+    if (batch.appends !== batch.count) return;
+    batch.appends += 1;
+    batch.file = file;
+    batch.end = end;
+  }
+
+  /**
+   * Where a file ends once the batch is carried out.
+   * @returns -1 if there is none, or it has something else than appends to that file.
+   */
+  endOf(file: Slot): number {
+    const { count, appends, file: its, end } = this.#batch;
+    return count > 0 && appends === count && its === file ? end : -1;
+  }
+
   /** Begins a new batch. @returns the former one, which {@link recycle} takes back. */
   end(): Batch {
     const batch = this.#batch;
@@ -112,6 +139,7 @@ export class Gathering {
 
   recycle(batch: Batch): void {
     batch.count = 0;
+    batch.appends = 0;
     this.#spare.give(batch);
   }
 }

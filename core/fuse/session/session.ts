@@ -35,6 +35,7 @@ import { CUSE_INIT_BSWAP_RESERVED, INIT_BSWAP_RESERVED, Opcode, OPCODE_END } fro
 import { Arguments } from '../wire/arguments.js';
 import { Counters } from './counters.js';
 import { Faults } from './faults.js';
+import { correctAppends } from '../operations/at-most-once.js';
 import { closeHandle, endHandle } from '../operations/handles.js';
 import { InFlight } from './in-flight.js';
 import { type HostFiles, KernelFiles } from './kernel-files.js';
@@ -330,7 +331,7 @@ export class Session {
     request.operation = operation;
     if (request.began !== 0) this.#sample(request);
     if (this.#observed.observer !== undefined) this.#observe(request);
-    if (gathering.count > 0 && operation.startsDuringBatch !== true) this.#submitGathered();
+    if (gathering.count > 0 && operation.startsDuringBatch !== true) this.submitGathered();
     gathering.following = following;
     if (this.recovered !== undefined && this.#recover(request)) return;
     if (this.export.unfinished.count > 0) this.#finishBefore(request.opcode);
@@ -343,7 +344,7 @@ export class Session {
       }
       if (result === PARKED) return;
       if (result === GATHERED) {
-        if (gathering.add(request)) this.#submitGathered();
+        if (gathering.add(request)) this.submitGathered();
         return;
       }
       length = operation.finish(this, request, result);
@@ -360,7 +361,7 @@ export class Session {
   mayGather(size: number): boolean {
     const { gathering, accelerator } = this;
     // A large transfer may run on another thread. The requests gathered before it need not wait.
-    if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.#submitGathered();
+    if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.submitGathered();
     return gathering.begin(size);
   }
 
@@ -408,16 +409,18 @@ export class Session {
   submit(): void {
     if (this.#hasTaken) this.counters.batches += 1;
     this.#hasTaken = false;
-    this.#submitGathered();
+    this.submitGathered();
     this.journal?.collect();
   }
 
-  #submitGathered(): void {
+  /** Has the backend carry out the gathered requests. Never throws. */
+  submitGathered(): void {
     const { gathering } = this;
     if (gathering.count === 0) return;
     const batch = gathering.end();
     const { requests, results, count } = batch;
     const isLater = this.#submit(batch);
+    if (batch.appends > 0 && !isLater) correctAppends(this, batch);
     for (let i = 0; i < count; i++) {
       const request = requests[i]!;
       const result = results[i]!;
