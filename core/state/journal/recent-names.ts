@@ -1,9 +1,9 @@
 import { randomBytes } from '../../system/calls/random.js';
 import { finish } from '../identity.js';
-import type { NodeIdHigh, NodeIdLow, Slot } from '../ids.js';
+import type { Slot } from '../ids.js';
 import { NO_SLOT, type NodeTable } from '../node-table.js';
 
-/** Names that are kept, a power of two. Their memory is 1 MB. */
+/** Names that are kept, a power of two. Their memory is 512 KiB. */
 const PLACES = 32_768;
 
 /**
@@ -14,20 +14,20 @@ const PLACES = 32_768;
 const Cell = {
   HASH: 0,
   CHECK: 1,
-  /** The node's id. */
-  LOW: 2,
-  HIGH: 3,
-  /** The node's slot above {@link State}; or that. */
-  STATE: 4,
-  DIRECTORY: 5,
+  /** The node's slot above what is known of the name ({@link State}). */
+  STATE: 2,
+  /** {@link idOf} the node. Its slot may be another one's by now. */
+  ID: 3,
 } as const;
-const CELL_WORDS = 8;
-/** Places among which a name may be, two lines of the processor's cache. */
+const CELL_WORDS = 4;
+/** Places among which a name may be, in one or two lines of the processor's cache. */
 const WAYS = 4;
 const NOWHERE = -1;
 
-/** What is known of a name in a place. */
-const State = { NOTHING: 0, MISSING: 1, SLOT: 2 } as const;
+/** What is known of a name in a place, in the lowest bits. */
+const State = { NOTHING: 0, MISSING: 1, FILE: 2, DIRECTORY: 3 } as const;
+const STATE_BITS = 2;
+const STATE_MASK = 3;
 
 /** What {@link RecentNames} says of a name of which it knows nothing. */
 export const NOT_RECENT = -2 as Slot;
@@ -72,10 +72,8 @@ export class RecentNames {
     const at = this.#put(parent, name, version);
     if (at < 0) return;
     const cells = this.#cells;
-    cells[at + Cell.STATE] = State.SLOT + slot;
-    cells[at + Cell.LOW] = this.#nodes.idLow(slot);
-    cells[at + Cell.HIGH] = this.#nodes.idHigh(slot);
-    cells[at + Cell.DIRECTORY] = isDirectory ? 1 : 0;
+    cells[at + Cell.STATE] = (slot << STATE_BITS) | (isDirectory ? State.DIRECTORY : State.FILE);
+    cells[at + Cell.ID] = this.#idOf(slot);
   }
 
   /** A name is not there. @param version when that began to be found out. */
@@ -112,16 +110,19 @@ export class RecentNames {
     if (at < 0) return NOT_RECENT;
     const cells = this.#cells;
     const state = cells[at + Cell.STATE]!;
-    if (state < State.SLOT) return state === State.MISSING ? NO_SLOT : NOT_RECENT;
-    const slot = (state - State.SLOT) as Slot;
-    const low = cells[at + Cell.LOW]! as NodeIdLow;
-    const found = this.#nodes.find(low, cells[at + Cell.HIGH]! as NodeIdHigh);
-    return found === slot ? slot : NOT_RECENT;
+    if ((state & STATE_MASK) < State.FILE) return state === State.MISSING ? NO_SLOT : NOT_RECENT;
+    const slot = (state >> STATE_BITS) as Slot;
+    return this.#nodes.isUsed(slot) && this.#idOf(slot) === cells[at + Cell.ID] ? slot : NOT_RECENT;
+  }
+
+  /** Both halves of a node's id, of which every bit depends on its key, in one. */
+  #idOf(slot: Slot): number {
+    return this.#nodes.idLow(slot) ^ this.#nodes.idHigh(slot);
   }
 
   /** Whether what {@link find} has just found is a directory. */
   get isDirectory(): boolean {
-    return this.#cells[this.#found + Cell.DIRECTORY] === 1;
+    return (this.#cells[this.#found + Cell.STATE]! & STATE_MASK) === State.DIRECTORY;
   }
 
   /** @returns where the name's cell begins, or {@link NOWHERE} if what was found does not count. */
