@@ -43,7 +43,7 @@ export function recovery(
   layers: readonly Backend[],
 ): Pick<
   Accelerator<OverlayNode>,
-  'recover' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace' | 'contents' | 'leave'
+  'recover' | 'recovered' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace' | 'contents' | 'leave'
 > {
   if (!layers.every(isRecoverable)) return {};
   let traces: Traces = new Map();
@@ -58,6 +58,11 @@ export function recovery(
     },
     retrace(given) {
       traces = given;
+      // Layers need none, and are told that nodes of a process before are looked for.
+      for (const layer of layers) acceleratorOf(layer)?.retrace?.(new Map());
+    },
+    recovered() {
+      for (const layer of layers) acceleratorOf(layer)?.recovered?.();
     },
     descriptor(node) {
       const { layer, node: inLayer } = topOf(union(), node);

@@ -37,6 +37,8 @@ export default definePlugin({
     const backend = backendOf(options);
     return accelerate<Node, OpenFile, ReadingBackend>(backend, {
       slots: true,
+      // Whoever changes nothing renames nothing: keys are paths.
+      tracesHelp: options.readOnly,
       ...backend.recovery,
       migration: backend.migration,
     });
