@@ -10,6 +10,8 @@ import { fileURLToPath } from 'node:url';
 import { packCpio } from '../../core/guest/cpio.js';
 import { packPrograms } from '../../core/guest/host-programs.js';
 import { findKernel, readModules } from '../../core/guest/kernel.js';
+import { TestBucket } from '../backends/s3/support.js';
+import { sharedServer } from '../s3-server/shared.js';
 import { temporaryFolder } from '../support/vhost-user.js';
 
 /*
@@ -242,7 +244,9 @@ function ours(...backend: readonly string[]): readonly string[] {
 }
 
 /** A daemon's command line, but for its socket. @param own a directory of this host alone. */
-const DAEMONS: Readonly<Record<string, (shared: string, own: string) => readonly string[]>> = {
+const DAEMONS: Readonly<
+  Record<string, (shared: string, own: string) => readonly string[] | Promise<readonly string[]>>
+> = {
   passthrough: (shared) => ours('passthrough', '--shared-dir', shared),
   memfs: () => ours('memfs'),
   'an overlay of memfs': (shared) => ours('overlay', '--lower', shared, '--upper', 'memfs'),
@@ -250,6 +254,13 @@ const DAEMONS: Readonly<Record<string, (shared: string, own: string) => readonly
     const upper = join(own, 'upper');
     mkdirSync(upper);
     return ours('overlay', '--lower', shared, '--upper', upper);
+  },
+  async s3(shared, own) {
+    // All hosts have the bucket that is made for the first.
+    const file = join(shared, 'bucket');
+    if (!existsSync(file)) writeFileSync(file, (await TestBucket.create()).name);
+    const bucket = ['--bucket', readFileSync(file, 'utf8'), '--endpoint', await sharedServer()];
+    return ours('s3', ...bucket, '--path-style', '--cache-dir', join(own, 'cache'));
   },
   ...(OTHER === undefined
     ? {}
@@ -276,10 +287,10 @@ function prepare(t: TestContext, name: string, output: Console): (number: number
     ...packPrograms(['flock']),
   ];
   writeFileSync(initrd, packCpio([...directories, ...programs, ...modules]));
-  return (number) => {
+  return async (number) => {
     const own = join(folder, String(number));
     mkdirSync(own);
-    return start(t, own, DAEMONS[name]!(shared, own), initrd, isOurs ? 2 : 1, output, number > 0);
+    return start(t, own, await DAEMONS[name]!(shared, own), initrd, isOurs ? 2 : 1, output, number > 0);
   };
 }
 
