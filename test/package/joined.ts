@@ -13,6 +13,9 @@ export const common = {
   format: 'esm',
   platform: 'node',
   target: 'node20.19',
+  // Without `module`: packages in CommonJS would get ES modules by it, whose exports are not there
+  // before they have run.
+  conditions: [],
   // What is smaller is read sooner, and V8 keeps all of it in memory. Names stay, for stacks.
   minifyWhitespace: true,
   minifySyntax: true,

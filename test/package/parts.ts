@@ -4,6 +4,7 @@ import { dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Script } from 'node:vm';
 import type { BuildResult, Plugin } from 'esbuild';
+import { root } from './joined.js';
 
 /*
  * Makes functions of esbuild's chunks, and puts those into one file that a program loads together:
@@ -14,7 +15,13 @@ import type { BuildResult, Plugin } from 'esbuild';
 const PARAMETERS = '$load,$given,$chunk,$other,$url,require';
 
 /** Modules of Node that take milliseconds and megabytes, and whose functions few runs call. */
-const CALLED_LATE = new Set(['node:child_process']);
+const CALLED_LATE = new Set(['node:child_process', 'node:http', 'node:https', 'node:tls']);
+/** Packages that take longer than all else of a start, by the names of the parts that have them. */
+const LATE_PACKAGES: Readonly<Record<string, string>> = { '@aws-sdk/client-s3': 'sdk', undici: 'undici' };
+/** The entry points of these parts, by the parts' names. */
+export const lateEntries = Object.fromEntries(
+  Object.entries(LATE_PACKAGES).map(([path, part]) => [part, `late:${path}`]),
+);
 
 /** How a file of parts begins and ends: a script whose value are the parts, and a module. */
 const [BEGIN, END] = ['(typeof module==="object"?module:{}).exports={', '};'];
@@ -24,7 +31,9 @@ const require = createRequire(import.meta.url);
 
 /**
  * Modules that are not joined are asked for by a function: an import of one of Node's own makes an
- * object of all that it exports, which for some takes milliseconds.
+ * object of all that it exports, which for some takes milliseconds. Large packages that few runs
+ * use are joined into parts of their own, which are loaded when something of them is first called
+ * or constructed. (Nothing else works of what is imported from these.)
  * @param own the folder whose modules are found as `outdir` sees them.
  * @param loader the module that the loader itself has.
  */
@@ -32,6 +41,11 @@ export function givenModules(own: string, loader: string, outdir: string): Plugi
   return {
     name: 'given-modules',
     setup({ onResolve, onLoad }) {
+      onResolve({ filter: /^[^.]/ }, ({ path, kind }) =>
+        kind === 'import-statement' && Object.hasOwn(LATE_PACKAGES, path)
+          ? { path, namespace: 'late', sideEffects: false }
+          : undefined,
+      );
       onResolve({ filter: /^[^.]/ }, ({ path, kind, importer }) =>
         kind === 'import-statement' &&
         !importer.includes('/node_modules/') &&
@@ -39,6 +53,15 @@ export function givenModules(own: string, loader: string, outdir: string): Plugi
           ? { path, namespace: 'given', sideEffects: false }
           : undefined,
       );
+      onResolve({ filter: /^late:/ }, ({ path }) => ({ path: path.slice(5), namespace: 'late-entry' }));
+      onLoad({ filter: /./, namespace: 'late-entry' }, ({ path }) => ({
+        contents: `const all=require(${JSON.stringify(path)});export{all};`,
+        resolveDir: root,
+      }));
+      onLoad({ filter: /./, namespace: 'late' }, ({ path }) => {
+        const all = `$load(${JSON.stringify(`${LATE_PACKAGES[path]!}.js`)}).all`;
+        return { contents: calledLate(require(path) as object, all) };
+      });
       onResolve({ filter: /^\./ }, ({ path, resolveDir }) => {
         const file = join(resolveDir, path);
         return dirname(file) === own || file === loader
@@ -49,13 +72,7 @@ export function givenModules(own: string, loader: string, outdir: string): Plugi
         const isOwn = path.startsWith('/');
         const exports = (isOwn ? await import(pathToFileURL(path).href) : require(path)) as object;
         const name = JSON.stringify(path === loader ? 'code-cache' : isOwn ? relative(outdir, path) : path);
-        if (CALLED_LATE.has(path)) {
-          const functions = Object.keys(exports).filter((key) => /^[a-z]\w*$/.test(key) && key !== 'default');
-          const late = functions.map(
-            (key) => `export const ${key}=(...words)=>$given(${name}).${key}(...words);`,
-          );
-          return { contents: late.join('\n') };
-        }
+        if (CALLED_LATE.has(path)) return { contents: calledLate(exports, `$given(${name})`) };
         const each = Object.keys(exports)
           .filter((key) => NAMED.test(key) && key !== 'default')
           .map((key) => `const _${key}=/* @__PURE__ */ $given(${name},"${key}");export{_${key} as ${key}};`);
@@ -64,6 +81,21 @@ export function givenModules(own: string, loader: string, outdir: string): Plugi
       });
     },
   };
+}
+
+/** A module whose functions and classes get those of another one when they are called. */
+function calledLate(exports: object, all: string): string {
+  const named = Object.entries(exports).filter(([key]) => NAMED.test(key) && key !== 'default');
+  return named
+    .map(([key, value]) => {
+      const late = /^[A-Z]/.test(key) ? `Reflect.construct(${all}.${key},words)` : `${all}.${key}(...words)`;
+      const one =
+        typeof value === 'function'
+          ? `function(...words){return ${late}}`
+          : `/* @__PURE__ */ (()=>${all}.${key})()`;
+      return `const _${key}=${one};export{_${key} as ${key}};`;
+    })
+    .join('\n');
 }
 
 interface Chunk {

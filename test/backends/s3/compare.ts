@@ -96,7 +96,8 @@ interface System {
   readonly command: (bucket: TestBucket, directory: string, cache: string) => readonly string[];
 }
 
-const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+/** What the package installs. */
+const cli = fileURLToPath(new URL('../../../program/virtiofs-kit.js', import.meta.url));
 
 /** @param promises options of what a mount promises. */
 function ours(name: string, promises: string): System {
