@@ -2,14 +2,14 @@ import { connect, isIP } from 'node:net';
 import type { Socket } from 'node:net';
 import { connect as connectSecurely } from 'node:tls';
 import type { ConnectionOptions, SecureContext } from 'node:tls';
+import { ChunkedBody } from './chunked-body.js';
 import { DRAIN_MAX_BYTES, PACED_BYTES, pour, trimmed } from './http.js';
 import type { Pace, Sink, WireAnswer, WireRequest } from './http.js';
 import type { Server } from './proxies.js';
 
 /*
- * HTTP/1.1 (RFC 9112) as far as the most frequent requests need it: answers whose length is
- * announced. Their bodies go from the socket into the memory that they are for, without a copy in
- * between.
+ * HTTP/1.1 (RFC 9112) as far as the most frequent requests need it. Bodies whose length is
+ * announced go from the socket into the memory that they are for, without a copy in between.
  */
 
 /** Most bytes of an answer's head. */
@@ -29,6 +29,8 @@ interface Head {
   readonly answer: WireAnswer;
   /** Bytes of the body; undefined where they are not announced. */
   readonly length: number | undefined;
+  /** Whether the body comes in chunks. If not, and its length is not announced, the end ends it. */
+  readonly isChunked: boolean;
   /** Whether the connection can be used again. */
   readonly keeps: boolean;
 }
@@ -141,10 +143,11 @@ class Connection {
   /** Its body is coming. */
   #coming: Head | undefined;
   #sink: Sink | undefined;
-  /** Bytes of the body that have not come yet. */
+  /** Bytes of the body that have not come yet; of one of unknown length there is no end. */
   #left = 0;
   /** The request's own body has not gone to its end. */
   #isSending = false;
+  #chunks: ChunkedBody | undefined;
 
   /**
    * @param isIdle called when the next request can be sent
@@ -157,7 +160,7 @@ class Connection {
     const late = setTimeout(() => this.#fail(failure('ETIMEDOUT')), CONNECT_TIMEOUT_MS);
     socket.once('encrypted' in socket ? 'secureConnect' : 'connect', () => clearTimeout(late));
     socket.on('timeout', () => this.destroy());
-    socket.on('end', () => this.#fail(failure('ECONNRESET')));
+    socket.on('end', () => this.#ended());
     socket.on('error', (error) => this.#fail(error));
     socket.on('close', () => {
       clearTimeout(late);
@@ -217,6 +220,7 @@ class Connection {
   /** Memory for what comes next. */
   #room(): Uint8Array {
     if (this.#coming === undefined) return this.#head.subarray(this.#filled);
+    if (this.#chunks !== undefined) return this.#head;
     try {
       const room = this.#sink?.room();
       if (room === undefined) return this.#head;
@@ -236,6 +240,11 @@ class Connection {
       if (this.#coming === undefined) {
         this.#filled += count;
         this.#begin(this.#exchange);
+      } else if (this.#chunks !== undefined) {
+        const isOver = this.#chunks.take(this.#head.subarray(0, count));
+        const { wait } = this.#chunks;
+        if (isOver) this.#done(this.#exchange, true);
+        else if (wait !== undefined) return this.#rest(wait);
       } else {
         this.#left -= count;
         const wait = this.#sink?.took(count);
@@ -271,12 +280,16 @@ class Connection {
       }
       this.#filled = 0;
       this.#coming = head;
-      this.#sink = exchange.accept(head.answer);
-      if (head.length === undefined || (this.#sink === undefined && head.length > DRAIN_MAX_BYTES)) {
-        if (this.#sink !== undefined) throw new Error('an answer of unknown length');
-        return this.#done(exchange, false);
+      const sink = exchange.accept(head.answer);
+      this.#sink = sink;
+      const length = head.length ?? Number.POSITIVE_INFINITY;
+      if (sink === undefined && length > DRAIN_MAX_BYTES) return this.#done(exchange, false);
+      if (head.isChunked) {
+        this.#chunks = new ChunkedBody(sink!);
+        if (this.#chunks.take(body)) this.#done(exchange, true);
+        return;
       }
-      this.#left = head.length - body.length;
+      this.#left = length - body.length;
       if (this.#left < 0) throw new Error('bytes after the end of an answer');
       if (this.#sink !== undefined) pour(body, this.#sink);
       if (this.#left === 0) this.#done(exchange, true);
@@ -291,6 +304,7 @@ class Connection {
     this.#exchange = undefined;
     this.#coming = undefined;
     this.#sink = undefined;
+    this.#chunks = undefined;
     // A server that has answered before it had the request is not sent the rest.
     if (!isWhole || !keeps || this.#isSending || this.#socket.writableLength > 0) this.destroy();
     else {
@@ -298,6 +312,13 @@ class Connection {
       this.#isIdle();
     }
     resolve(answer);
+  }
+
+  /** The server sends no more: the end of a body of unknown length, if one is coming. */
+  #ended(): void {
+    const isBody = this.#exchange !== undefined && this.#left === Number.POSITIVE_INFINITY;
+    if (isBody) this.#done(this.#exchange!, false);
+    else this.#fail(failure('ECONNRESET'));
   }
 
   #fail(error: unknown): void {
@@ -340,7 +361,11 @@ function parseHead(text: string, { method }: WireRequest): Head | undefined {
   }
   const connection = headers.get('connection')?.toLowerCase() ?? '';
   const keeps = version === '1' && !/\bclose\b/.test(connection);
-  return { answer: { status, headers }, length: lengthOf(method, status, headers), keeps };
+  const length = lengthOf(method, status, headers);
+  const codings = length === undefined ? headers.get('transfer-encoding') : undefined;
+  const isChunked = codings !== undefined;
+  if (isChunked && codings.toLowerCase() !== 'chunked') throw new Error('a coding that was not asked for');
+  return { answer: { status, headers }, length, isChunked, keeps };
 }
 
 /** RFC 9112, section 6.3. */

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { createSecureContext, rootCertificates } from 'node:tls';
+import { createSecureContext } from 'node:tls';
 import type { SecureContext } from 'node:tls';
 import { UsageError } from '../../../core/backend/index.js';
 import type { S3Options } from '../options.js';
@@ -71,6 +71,7 @@ export function trust(environment: NodeJS.ProcessEnv = process.env): SecureConte
     const own = [readFileSync(file, 'utf8')];
     // Node has complained of it already where it can't be read.
     if (extra !== undefined && existsSync(extra)) own.push(readFileSync(extra, 'utf8'));
+    const { rootCertificates } = process.getBuiltinModule('node:tls');
     return createSecureContext({ ca: [...rootCertificates, ...own] });
   } catch (error) {
     throw new UsageError(`AWS_CA_BUNDLE ${file}: ${(error as Error).message}`, { cause: error });

@@ -1,22 +1,18 @@
-import { Agent as HttpAgent } from 'node:http';
-import { Agent as HttpsAgent } from 'node:https';
-import { S3Client } from '@aws-sdk/client-s3';
+import type { S3Client } from '@aws-sdk/client-s3';
 import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import { Semaphore } from './concurrency.js';
 import { Deadline } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
-import { endpointOf, isBareHost, trust } from './endpoint.js';
-import { refusePages } from './answers.js';
+import { type Access, accessTo } from './access.js';
 import { Bandwidth, type Limits } from './bandwidth.js';
-import { sendHeaderBytes } from './header-bytes.js';
+import { endpointOf } from './endpoint.js';
 import type { Pace, Sending } from './http.js';
 import type { Metrics } from './metrics.js';
 import { proxyTo } from './proxies.js';
 import { type RetryPauses, retryPauseMs } from './retry-pause.js';
 import type { S3Options } from '../options.js';
-import { SignedRequests } from './signed-requests.js';
-import { Connections } from './connections.js';
+import type { SignedRequests } from './signed-requests.js';
 
 /** Between the attempts of a request. */
 const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };
@@ -33,12 +29,6 @@ const READS = /^(?:Head|Get|List)/;
  * so that it does not become of it what nobody was told.
  */
 const GRACE_MS = 2_000;
-
-/** For requests that nobody signs. */
-const UNSIGNED = {
-  credentials: { accessKeyId: '', secretAccessKey: '' },
-  signer: { sign: async <T>(request: T): Promise<T> => request },
-};
 
 /** One attempt of a request. */
 export interface Attempt extends Sending {
@@ -68,8 +58,7 @@ export class Requests {
   readonly #slots: Semaphore;
   readonly limits: Limits;
   readonly #controllers: AbortController[] = [];
-  #client: S3Client;
-  #signed: SignedRequests;
+  #access: Access;
   #closed = false;
 
   /** @throws UsageError if a variable of the environment is none of what it must be. */
@@ -85,39 +74,7 @@ export class Requests {
     if (endpoint !== undefined && !URL.canParse(endpoint))
       throw new UsageError(`endpoint ${endpoint}: is no URL, such as https://s3.example`);
     proxyTo(endpoint);
-    [this.#client, this.#signed] = this.#connect();
-  }
-
-  #connect(): [S3Client, SignedRequests] {
-    // The SDK's warning that later versions need a later Node is suppressed: the version is pinned,
-    // and operators cannot change it.
-    process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
-    const { region, profile, requests, pathStyle, anonymous } = this.#options;
-    const endpoint = endpointOf(this.#options);
-    const secureContext = trust();
-    const agents = { keepAlive: true, maxSockets: requests * 2 };
-    const client = new S3Client({
-      ...(endpoint === undefined ? {} : { endpoint }),
-      ...(profile === undefined ? {} : { profile }),
-      region: region ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
-      forcePathStyle: pathStyle || isBareHost(endpoint),
-      ...(anonymous ? UNSIGNED : {}),
-      followRegionRedirects: true,
-      // Checksums are those of checksums.ts: the SDK gives a wrong byte away before it tells.
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-      maxAttempts: 1,
-      cacheMiddleware: true,
-      requestHandler: {
-        httpAgent: new HttpAgent(agents),
-        httpsAgent: new HttpsAgent({ ...agents, ...(secureContext === undefined ? {} : { secureContext }) }),
-        connectionTimeout: 5_000,
-      },
-    });
-    refusePages(client);
-    const connections = new Connections(secureContext);
-    sendHeaderBytes(client, connections);
-    return [client, new SignedRequests(client, connections)];
+    this.#access = accessTo(options);
   }
 
   /**
@@ -138,7 +95,7 @@ export class Requests {
       deadline.check();
       const turn = this.#slots.enter();
       if (turn !== undefined) await turn;
-      const client = this.#client;
+      const access = this.#access;
       let failure: S3Failure;
       try {
         return await this.#attempt(operation, deadline, bytes, attempt);
@@ -151,9 +108,9 @@ export class Requests {
       deadline.check();
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
       // Of requests that find out together, one gets new credentials.
-      if (failure.kind === 'expired' && client === this.#client) {
-        this.#signed.close();
-        [this.#client, this.#signed] = this.#connect();
+      if (failure.kind === 'expired' && access === this.#access) {
+        access.signed.close();
+        this.#access = accessTo(this.#options);
       }
       if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
       if (!isRepeated) throw failure;
@@ -172,7 +129,7 @@ export class Requests {
     attempt: (attempt: Attempt) => Promise<T>,
   ): Promise<T> {
     const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST_BYTES_PER_MS;
-    const trial = new Trial(this.#client, this.#signed, this.#controllers, this.limits);
+    const trial = new Trial(this.#access, this.#controllers, this.limits);
     const graceMs = READS.test(operation) ? 0 : GRACE_MS;
     trial.begin(Math.min(allowed, deadline.remaining), deadline.signal, graceMs);
     const started = performance.now();
@@ -189,15 +146,14 @@ export class Requests {
 
   close(): void {
     this.#closed = true;
-    this.#signed.close();
-    this.#client.destroy();
+    this.#access.close();
   }
 }
 
 /** An attempt under way. */
 class Trial implements Attempt {
   readonly signed: SignedRequests;
-  readonly #client: S3Client;
+  readonly #client: () => S3Client;
   readonly #controllers: AbortController[];
   readonly #controller: AbortController;
   #reusable = true;
@@ -210,7 +166,7 @@ class Trial implements Attempt {
   readonly pace: Pace | undefined;
 
   /** @param controllers a pool of unused ones: creating one costs as much as signing a request. */
-  constructor(client: S3Client, signed: SignedRequests, controllers: AbortController[], limits: Limits) {
+  constructor({ client, signed }: Access, controllers: AbortController[], limits: Limits) {
     this.#client = client;
     this.signed = signed;
     this.#controllers = controllers;
@@ -226,7 +182,7 @@ class Trial implements Attempt {
    */
   get client(): S3Client {
     this.#reusable = false;
-    return this.#client;
+    return this.#client();
   }
 
   get signal(): AbortSignal {

@@ -1,6 +1,5 @@
-import { hash, webcrypto } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
-import type { Dispatcher } from 'undici';
 import { CARRIED_CHECKSUMS, CARRIES, headOf, unquoted } from './answers.js';
 import type { Content, Head } from './bucket-types.js';
 import type { Connections } from './connections.js';
@@ -8,6 +7,8 @@ import type { DirectConnections } from './direct.js';
 import { S3Failure } from './failure.js';
 import { Collected, exchange } from './http.js';
 import type { Pace, Sending, Sink, WireAnswer, WireRequest } from './http.js';
+import type { PlainBucket } from './plain-bucket.js';
+import type { Server } from './proxies.js';
 import { encoded, encodedKey, signatureOf, signingKey } from './signature.js';
 
 /** SHA-256 of an empty body. */
@@ -34,10 +35,10 @@ const SDK_ONLY_HEADERS = ['x-amz-checksum', 'x-amz-sdk-checksum', 'x-amz-trailer
  */
 const UNAMBIGUOUS_VALUE = /^[!-~]+(?: [!-~]+)*$/;
 
-/** What the SDK's last request of a kind showed: where it went, and its headers. */
+/** Where requests of a kind go, and their headers, as the SDK's last one or the options tell. */
 interface Template {
-  readonly connections: Dispatcher;
-  /** For answers that have a length; undefined where there is a proxy between. */
+  readonly server: Server;
+  /** Undefined where there is a proxy between. */
   readonly direct: DirectConnections | undefined;
   /** The path before the slash and the key. */
   readonly prefix: string;
@@ -55,16 +56,17 @@ interface SignedRequest {
 }
 
 /**
- * The kinds of requests that are made here. Each needs one request of the SDK as a template; GETs
- * and DELETEs use that of HEAD.
+ * The kinds of requests that are made here. Each needs one request of the SDK as a template, but
+ * for a {@link PlainBucket}; GETs and DELETEs use that of HEAD.
  */
 type Kind = 'HeadObjectCommand' | 'PutObjectCommand' | 'UploadPartCommand' | 'ListObjectsV2Command';
-const kinds: ReadonlySet<string> = new Set<Kind>([
+const ALL_KINDS: readonly Kind[] = [
   'HeadObjectCommand',
   'PutObjectCommand',
   'UploadPartCommand',
   'ListObjectsV2Command',
-]);
+];
+const kinds: ReadonlySet<string> = new Set(ALL_KINDS);
 
 /** What distinguishes one request from its template. */
 interface RequestParts {
@@ -111,19 +113,35 @@ interface SignedHeaders {
  * The most frequent requests, made without the SDK at a fraction of its CPU time. The SDK's own
  * first HEAD, PUT, part and listing show where requests go and how they are signed (region,
  * redirects, addressing, encryption). The following ones are made alike, with Signature Version 4.
- * Any answer other than a plain success or failure is left to the SDK, which makes the request
- * again.
+ * Where the options and the environment say all of that, the SDK need not even be loaded. Any
+ * answer other than a plain success or failure is left to the SDK, which makes the request again.
  */
 export class SignedRequests {
-  readonly #client: S3Client;
+  /** Makes the SDK's client, if there is none yet. */
+  readonly #client: () => S3Client;
   readonly #connections: Connections;
+  readonly #plain: PlainBucket | undefined;
+  /** Of the server's clock before ours, in milliseconds, as the SDK has found. */
+  #clockOffset = (): number => 0;
   readonly #templates = new Map<string, Template>();
   #signing: SigningContext | undefined;
   #signingKey: { readonly scope: string; readonly secret: string; readonly key: Buffer } | undefined;
 
-  constructor(client: S3Client, connections: Connections) {
+  /** @param plain what is known of the bucket without the SDK. */
+  constructor(connections: Connections, client: () => S3Client, plain: PlainBucket | undefined) {
     this.#client = client;
     this.#connections = connections;
+    this.#plain = plain;
+    if (plain === undefined) return;
+    const { server, prefix, region, host } = plain;
+    const template = { server, direct: connections.directTo(server), prefix, region, headers: { host } };
+    for (const kind of ALL_KINDS) this.#templates.set(kind, template);
+    this.#templates.set('ListObjectsV2Command', { ...template, prefix: `${prefix}/` });
+  }
+
+  /** Learns from the requests of the SDK's client. */
+  watch(client: S3Client): void {
+    this.#clockOffset = () => client.config.systemClockOffset;
     client.middlewareStack.add(
       (next, context) => async (sent) => {
         const { Key } = sent.input as { Key?: string };
@@ -145,7 +163,7 @@ export class SignedRequests {
    * @throws S3Failure of kind missing or transient; what the connection throws.
    */
   async head(key: string, signal: AbortSignal): Promise<Head | undefined> {
-    const answer = await this.#send('HeadObjectCommand', key, HEAD, signal, unwanted, true);
+    const answer = await this.#send('HeadObjectCommand', key, HEAD, signal, unwanted);
     if (answer?.status === 404) throw new S3Failure('missing', 404, 'NotFound');
     return answer?.status === 200 ? headOf(key, answer.headers) : undefined;
   }
@@ -179,7 +197,7 @@ export class SignedRequests {
       answer.headers.get('content-range')?.startsWith(`bytes ${start}-${end - 1}/`) === true &&
       answer.headers.get('content-length') === String(end - start);
     const sink = (head: WireAnswer): Sink | undefined => (expected(head) ? sinkOf(head.headers) : undefined);
-    const answer = await this.#send('HeadObjectCommand', key, request, signal, sink, true);
+    const answer = await this.#send('HeadObjectCommand', key, request, signal, sink);
     return answer !== undefined && expected(answer);
   }
 
@@ -250,12 +268,12 @@ export class SignedRequests {
 
   /**
    * Deletes a key.
-   * @returns whether the server says so; otherwise the SDK must make the request.
-   * @throws as {@link put}
+   * @returns whether it is deleted; otherwise the SDK must make the request.
+   * @throws S3Failure of kind transient; what the connection throws.
    */
   async remove(key: string, signal: AbortSignal): Promise<boolean> {
-    const answer = await this.#send('HeadObjectCommand', key, DELETE, signal, unwanted, true);
-    return answer?.status === 204;
+    const answer = await this.#send('HeadObjectCommand', key, DELETE, signal, unwanted);
+    return answer !== undefined;
   }
 
   /**
@@ -292,13 +310,12 @@ export class SignedRequests {
     parts: RequestParts,
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    const answer = await this.#send(kind, key, parts, signal, unwanted, true);
+    const answer = await this.#send(kind, key, parts, signal, unwanted);
     const etag = unquoted(answer?.headers.get('etag'));
     return answer?.status === 200 && etag !== '' ? etag : undefined;
   }
 
   /**
-   * @param isPlain whether nothing is expected of the answer but a head and a body of known length
    * @returns the answer, or undefined if the SDK must make the request.
    */
   async #send(
@@ -307,7 +324,6 @@ export class SignedRequests {
     parts: RequestParts,
     signal: AbortSignal,
     accept: (answer: WireAnswer) => Sink | undefined,
-    isPlain = false,
   ): Promise<WireAnswer | undefined> {
     const template = this.#templates.get(kind);
     if (template === undefined) return undefined;
@@ -323,9 +339,9 @@ export class SignedRequests {
     if (signing === undefined || performance.now() > signing.until) signing = await this.#renewed();
     const headers = this.#signed(template, path, parts, digest, signing);
     const request = { method, path: query === '' ? path : `${path}?${query}`, headers, body, pace };
-    const direct = isPlain ? template.direct : undefined;
+    const { direct, server } = template;
     const answer = await (direct === undefined
-      ? exchange(template.connections, request, signal, accept)
+      ? exchange(this.#connections.to(server), request, signal, accept)
       : direct.exchange(request, signal, accept));
     const { status } = answer;
     if (status >= 500 && status !== 501) throw new S3Failure('transient', status, 'ServerError');
@@ -374,9 +390,8 @@ export class SignedRequests {
 
   /** Gets time and credentials, at most once a second. */
   async #renewed(): Promise<SigningContext> {
-    const { config } = this.#client;
-    const credentials = await config.credentials();
-    const date = new Date(Date.now() + config.systemClockOffset).toISOString().replace(/[-:]|\.\d+/g, '');
+    const credentials = this.#plain?.credentials ?? (await this.#client().config.credentials());
+    const date = new Date(Date.now() + this.#clockOffset()).toISOString().replace(/[-:]|\.\d+/g, '');
     this.#signing = { until: performance.now() + SIGNING_CONTEXT_MS, date, credentials, plain: new Map() };
     return this.#signing;
   }
@@ -417,8 +432,9 @@ export class SignedRequests {
     }
     if (headers['host'] === undefined) return undefined;
     const prefix = path.slice(0, path.length - end.length);
-    const connections = this.#connections.to(request);
-    return { connections, direct: this.#connections.directTo(request), prefix, region, headers };
+    const { protocol, hostname, port } = request;
+    const server = { protocol, hostname, port };
+    return { server, direct: this.#connections.directTo(server), prefix, region, headers };
   }
 
   close(): void {
@@ -456,5 +472,5 @@ function fieldsOf(
 
 async function hashOf(body: Uint8Array): Promise<string> {
   if (body.length < HASH_OFF_THREAD_BYTES) return hash('sha256', body, 'hex');
-  return Buffer.from(await webcrypto.subtle.digest('SHA-256', body)).toString('hex');
+  return Buffer.from(await crypto.subtle.digest('SHA-256', body)).toString('hex');
 }
