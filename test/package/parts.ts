@@ -17,7 +17,11 @@ const PARAMETERS = '$load,$given,$chunk,$other,$url,require';
 /** Modules of Node that take milliseconds and megabytes, and whose functions few runs call. */
 const CALLED_LATE = new Set(['node:child_process', 'node:http', 'node:https', 'node:tls']);
 /** Packages that take longer than all else of a start, by the names of the parts that have them. */
-const LATE_PACKAGES: Readonly<Record<string, string>> = { '@aws-sdk/client-s3': 'sdk', undici: 'undici' };
+const LATE_PACKAGES: Readonly<Record<string, string>> = {
+  '@aws-sdk/checksums/crc': 'checksums',
+  '@aws-sdk/client-s3': 'sdk',
+  undici: 'undici',
+};
 /** The entry points of these parts, by the parts' names. */
 export const lateEntries = Object.fromEntries(
   Object.entries(LATE_PACKAGES).map(([path, part]) => [part, `late:${path}`]),

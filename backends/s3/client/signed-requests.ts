@@ -273,7 +273,7 @@ export class SignedRequests {
    */
   async remove(key: string, signal: AbortSignal): Promise<boolean> {
     const answer = await this.#send('HeadObjectCommand', key, DELETE, signal, unwanted);
-    return answer !== undefined;
+    return answer?.status === 204;
   }
 
   /**
