@@ -28,6 +28,8 @@ const ABSENT: Known = { kind: 'absent', at: 0, sequence: 0 };
  */
 const PREFETCH_NAMES = 1000;
 const PREFETCH_WIDTH = 24;
+/** Names of one request for a listing. */
+const PAGE = 1000;
 /** Directories that are listed ahead of a reader who goes from one to the next. */
 const LIST_AHEAD_DIRECTORIES = 3;
 /** Bytes of heap for what is known of a name: its key, ETag, attributes, and its place. */
@@ -328,6 +330,8 @@ export class NameLookup {
   async #list(directory: Directory, most: number, foundLong: () => void): Promise<boolean> {
     const { bucket, pendingDeletes, keys, options } = this.#services;
     const prefix = keys.directory(pathOf(directory));
+    // Its own marker is none of its names: a page has as many as fit then.
+    const after = prefix === '' ? undefined : prefix;
     const at = performance.now();
     const sequence = nextSequence();
     const found = new Map<string, Known>();
@@ -336,7 +340,14 @@ export class NameLookup {
     let pages = 0;
     let skipped: string | undefined;
     do {
-      const page = await bucket.list(prefix, '/', token, 1000, Deadline.after(options.operationTimeout));
+      const page = await bucket.list(
+        prefix,
+        '/',
+        token,
+        PAGE,
+        Deadline.after(options.operationTimeout),
+        after,
+      );
       pages += 1;
       for (const object of page.objects) {
         if (object.key === prefix || pendingDeletes.has(object.key)) continue;

@@ -26,6 +26,20 @@ test('a directory in which files come and go keeps few of their names, and has t
   await mount.close();
 });
 
+test('a directory of a thousand names is listed by one request, whatever its own object is', async () => {
+  const bucket = await TestBucket.create();
+  const names = Array.from({ length: 1000 }, (_, i) => `f${String(i).padStart(3, '0')}`);
+  await bucket.put('d/', '');
+  for (let at = 0; at < names.length; at += 50)
+    await Promise.all(names.slice(at, at + 50).map((name) => bucket.put(`d/${name}`, name)));
+  const mount = await Mount.start(bucket, { readOnly: true });
+  await mount.at('d');
+  const before = mount.requests('ListObjectsV2');
+  assert.deepEqual(await mount.names('d'), names);
+  assert.equal(mount.requests('ListObjectsV2'), before + 1);
+  await mount.close();
+});
+
 describe('a directory of more names than a page of a listing has', () => {
   const server = proxiedBucket();
 
