@@ -40,7 +40,7 @@ export function plainBucket(options: S3Options, environment = process.env): Plai
     AWS_PROFILE: named,
     AWS_ACCESS_KEY_ID: accessKeyId = '',
     AWS_SECRET_ACCESS_KEY: secretAccessKey = '',
-    AWS_SESSION_TOKEN: sessionToken,
+    AWS_SESSION_TOKEN: token = '',
     AWS_CREDENTIAL_EXPIRATION: expiration,
   } = environment;
   if (named !== undefined || expiration !== undefined || accessKeyId === '' || secretAccessKey === '')
@@ -55,6 +55,6 @@ export function plainBucket(options: S3Options, environment = process.env): Plai
     host: port === '' ? name : `${name}:${port}`,
     prefix: isPath ? `/${bucket}` : '',
     region: regionOf(options, environment),
-    credentials: { accessKeyId, secretAccessKey, sessionToken },
+    credentials: { accessKeyId, secretAccessKey, sessionToken: token === '' ? undefined : token },
   };
 }
