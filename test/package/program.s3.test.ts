@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { removeFolders, TestBucket } from '../backends/s3/support.js';
+import { serve } from '../support/confined-daemon.js';
+import { temporaryFolder } from '../support/vhost-user.js';
+
+const program = fileURLToPath(new URL('../../program/virtiofs-kit.js', import.meta.url));
+
+after(removeFolders);
+
+test('a bucket whose server and keys are named is served without the SDK, by compiled code that is kept', async (t) => {
+  const { name, endpoint } = await TestBucket.create();
+  /** @returns the parts that were loaded. */
+  const parts = async (...more: string[]): Promise<string[]> => {
+    const cache = temporaryFolder(t);
+    const backend = ['--backend', 's3', '--bucket', name, '--endpoint', endpoint, '--path-style', ...more];
+    backend.push('--cache-dir', temporaryFolder(t));
+    const environment = { NODE_COMPILE_CACHE: cache };
+    const words = ['--confine', 'none'];
+    const { text, end } = await serve(t, cache, { program, environment, words, backend });
+    assert.equal(await end(), 0, text);
+    const folder = readdirSync(cache).find((entry) => entry.startsWith('virtiofs-kit-'));
+    return readdirSync(join(cache, folder!)).filter((file) => /^(?:s3-.*|sdk|undici)\.cjs$/.test(file));
+  };
+  assert.deepEqual(
+    (await parts()).map((file) => file.replace(/-.*\./, '.')),
+    ['s3.cjs'],
+  );
+  assert.ok((await parts('--requester-pays')).includes('sdk.cjs'));
+});
