@@ -84,11 +84,10 @@ export function migrationOperations(owner: Owner): NodeMigration<Node> {
       // Nothing is believed that was heard before the guest's last changes.
       mounted.refreshedAt = performance.now();
       let answers: Promise<void> | undefined;
-      return (key: NodeKey) =>
-        owner.guard(async () => {
-          await (answers ??= mustAnswer(mounted));
-          return arrive(owner, places, contents, key);
-        });
+      return async (key: NodeKey) => {
+        await (answers ??= mustAnswer(mounted));
+        return owner.guard(() => arrive(owner, places, contents, key));
+      };
     },
   };
 }
@@ -204,10 +203,14 @@ async function arrive(
   return nameless(owner, place, contents.get(key as string));
 }
 
-/** @throws S3Failure where the bucket does not answer here: the guest stays where it is. */
+/** @throws Error where the bucket does not answer here: the guest stays where it is. */
 async function mustAnswer({ services }: MountedBucket): Promise<void> {
   const { bucket, keys, options } = services;
-  await bucket.list(keys.directory(''), '', undefined, 1, Deadline.after(options.operationTimeout));
+  try {
+    await bucket.list(keys.directory(''), '', undefined, 1, Deadline.after(options.operationTimeout));
+  } catch (error) {
+    throw new Error('the bucket does not answer', { cause: error });
+  }
 }
 
 /** A node with a name, in use, of which the bucket is asked when the guest uses it. */

@@ -113,6 +113,35 @@ test('a guest stays where it is if its bucket does not take what is staged', asy
   assert.deepEqual(await bucket.keys(), ['file']);
 });
 
+test('a guest stays where it is if the bucket does not answer its destination', async (t) => {
+  const bucket = await TestBucket.create();
+  const proxy = await Proxy.start(bucket.endpoint);
+  t.after(() => proxy.close());
+  const settings = async (endpoint: string) => ({
+    // What the destination does not have would fail by itself.
+    migrationOnError: 'guest-error' as const,
+    backend: {
+      type: 's3',
+      bucket: bucket.name,
+      endpoint,
+      pathStyle: true,
+      operationTimeout: 2,
+      cacheDir: await temporaryFolder(),
+    },
+  });
+  const [from, to] = [
+    await host(t, await settings(bucket.endpoint)),
+    await host(t, await settings(proxy.endpoint)),
+  ];
+  await from.fuse.init();
+  const { entry, open } = await from.fuse.create(ROOT, 'file');
+  await from.fuse.write(entry.nodeid, open.fh, 0, Buffer.from('mine'));
+  proxy.fault = () => 'reset-before';
+  assert.equal(await migrate(from, to), false);
+  assert.match(JSON.stringify(to.log.lines), /cannot be taken over[^}]*the bucket does not answer/);
+  assert.deepEqual(await bucket.keys(), ['file']);
+});
+
 test('a guest stays where it is if its bucket does not give what a removed file has', async (t) => {
   const bucket = await TestBucket.create();
   await bucket.put('file', 'mine');
