@@ -37,6 +37,8 @@ import { Watches } from '../tree/watches.js';
 
 /** Seconds that unmounting waits for uploads. What is not uploaded by then stays in the journal. */
 const FLUSH_TIMEOUT_SECONDS = 120;
+/** Seconds that unmounting waits for deletions that nobody else waits for. */
+const RENAMED_SECONDS = 5;
 /** Seconds for finding the bucket, and for trying to write, at start. */
 const START_TIMEOUT_SECONDS = 60;
 /** Seconds for the first answer. A start that fails says why before 5 are over. */
@@ -310,6 +312,7 @@ export class MountedBucket {
     for (const ended of await Promise.allSettled([
       deadline.wait(this.files.writeback.flush()),
       this.services.pendingDeletes.flush(deadline),
+      this.services.pendingDeletes.renamedAway('', Deadline.after(RENAMED_SECONDS)),
     ])) {
       if (ended.status === 'fulfilled') continue;
       log.error(

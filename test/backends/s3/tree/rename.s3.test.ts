@@ -168,6 +168,20 @@ describe('a rename of a file that was made a moment ago', () => {
     assert.deepEqual(await server.bucket.keys('left/'), []);
   });
 
+  it('has its old name gone when the bucket is unmounted, where the file was removed meanwhile', async () => {
+    const { endpoint } = server.proxy;
+    const mount = await Mount.open(server.bucket, { endpoint, writebackDelay: 600 });
+    await lock(mount, 'short.lock');
+    const { asked } = keepAll();
+    await mount.backend.rename(mount.root, 'short.lock', mount.root, 'short', 0, context);
+    await mount.backend.unlink(mount.root, 'short', context);
+    await asked;
+    const closing = mount.close();
+    server.proxy.fault = () => undefined;
+    await closing;
+    assert.deepEqual(await server.bucket.keys('short'), []);
+  });
+
   it('has its old name gone even where the file is removed, and the process ends, before', async () => {
     const { endpoint } = server.proxy;
     const mount = await Mount.open(server.bucket, { endpoint, writebackDelay: 600 });
