@@ -1,22 +1,50 @@
 import {
   andThen,
   FsError,
-  type Attributes,
-  type AttributeChanges,
   type Awaitable,
+  type BackendMethod,
   type CachePolicy,
   type Context,
-  type Created,
-  type DirectoryEntry,
-  type Entry,
-  type GuestBuffer,
   type LockHold,
-  type Opened,
 } from '../../core/backend/index.js';
 import type { Leases } from './leases/leases.js';
 import type { Node } from './tree/nodes.js';
 import { WritableBackend } from './writable-backend.js';
-import type { OpenFile } from './write/files.js';
+
+/** How a method is held to the lease. */
+interface Rule {
+  readonly isChange: boolean;
+  /** What is known of the node, its first argument, is asked for again where it is too old. */
+  readonly isCurrent?: true;
+  /** It may answer at once. */
+  readonly isPrompt?: true;
+}
+
+const CHANGE: Rule = { isChange: true };
+
+/** The methods that are carried out only as long as the lease is not lost. */
+const RULES: { readonly [Name in BackendMethod]?: Rule } = {
+  lookup: { isChange: false, isPrompt: true },
+  getattr: { isChange: false, isPrompt: true },
+  open: { isChange: false, isPrompt: true },
+  readdir: { isChange: false },
+  read: { isChange: false, isCurrent: true },
+  write: { isChange: true, isCurrent: true },
+  setattr: { isChange: true, isCurrent: true },
+  fallocate: { isChange: true, isCurrent: true },
+  create: CHANGE,
+  mknod: CHANGE,
+  mkdir: CHANGE,
+  symlink: CHANGE,
+  unlink: CHANGE,
+  rmdir: CHANGE,
+  rename: CHANGE,
+  setxattr: CHANGE,
+  removexattr: CHANGE,
+};
+
+/** Any of these methods. Its last argument is the context. */
+type Method = (...args: unknown[]) => Awaitable<unknown>;
 
 /**
  * Serves a bucket for several hosts whose guests keep to each other's locks. Under a lock nothing
@@ -30,6 +58,17 @@ export class LeasedBackend extends WritableBackend {
     data: 'auto',
     writeback: false,
   };
+
+  static {
+    const inherited = WritableBackend.prototype as unknown as Readonly<Record<string, Method>>;
+    for (const [name, rule] of Object.entries(RULES)) {
+      const method = inherited[name]!;
+      const value = function (this: LeasedBackend, ...args: unknown[]): Awaitable<unknown> {
+        return this.#hold(rule, method, args);
+      };
+      Object.defineProperty(LeasedBackend.prototype, name, { value });
+    }
+  }
 
   get #leases(): Leases {
     return this.mounted.leases!;
@@ -45,144 +84,18 @@ export class LeasedBackend extends WritableBackend {
     return locked instanceof Promise ? this.guard(() => locked) : locked;
   }
 
-  /** Runs what may be done as long as the lease is not lost. */
-  #held<T>(isChange: boolean, context: Context, operation: () => Awaitable<T>): Awaitable<T> {
+  #hold(rule: Rule, method: Method, args: unknown[]): Awaitable<unknown> {
+    if (rule.isPrompt === true) return this.#checked(rule, method, args);
+    return (async () => this.#checked(rule, method, args))();
+  }
+
+  #checked({ isChange, isCurrent }: Rule, method: Method, args: unknown[]): Awaitable<unknown> {
+    const context = args.at(-1) as Context;
+    const run = (): Awaitable<unknown> => {
+      const refreshed = isCurrent === true ? this.refresh(args[0] as Node, this.ttl, context) : undefined;
+      return andThen(refreshed, () => method.apply(this, args));
+    };
     const checked = this.#leases.check(isChange, context);
-    return checked instanceof Promise ? this.guard(async () => checked).then(operation) : operation();
-  }
-
-  async #changing<T>(context: Context, operation: () => Awaitable<T>): Promise<T> {
-    return this.#held(true, context, operation);
-  }
-
-  override lookup(parent: Node, name: string, context: Context): Awaitable<Entry<Node> | undefined> {
-    return this.#held(false, context, () => super.lookup(parent, name, context));
-  }
-
-  override getattr(node: Node, file: OpenFile | undefined, context: Context): Awaitable<Attributes> {
-    return this.#held(false, context, () => super.getattr(node, file, context));
-  }
-
-  override open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
-    return this.#held(false, context, () => super.open(node, flags, context));
-  }
-
-  override async readdir(node: Node, context: Context): Promise<Iterable<DirectoryEntry>> {
-    return this.#held(false, context, () => super.readdir(node, context));
-  }
-
-  override async read(
-    node: Node,
-    file: OpenFile,
-    buffer: GuestBuffer,
-    offset: number,
-    context: Context,
-  ): Promise<number> {
-    return this.#held(false, context, () =>
-      andThen(this.refresh(node, this.ttl, context), () => super.read(node, file, buffer, offset, context)),
-    );
-  }
-
-  override async write(
-    node: Node,
-    file: OpenFile,
-    buffer: GuestBuffer,
-    offset: number,
-    flags: number,
-    context: Context,
-  ): Promise<number> {
-    return this.#changing(context, () =>
-      andThen(this.refresh(node, this.ttl, context), () =>
-        super.write(node, file, buffer, offset, flags, context),
-      ),
-    );
-  }
-
-  override async setattr(
-    node: Node,
-    changes: AttributeChanges,
-    file: OpenFile | undefined,
-    context: Context,
-  ): Promise<Attributes> {
-    return this.#changing(context, () =>
-      andThen(this.refresh(node, this.ttl, context), () => super.setattr(node, changes, file, context)),
-    );
-  }
-
-  override async fallocate(
-    node: Node,
-    file: OpenFile,
-    mode: number,
-    offset: number,
-    length: number,
-    context: Context,
-  ): Promise<void> {
-    return this.#changing(context, () =>
-      andThen(this.refresh(node, this.ttl, context), () =>
-        super.fallocate(node, file, mode, offset, length, context),
-      ),
-    );
-  }
-
-  override async create(
-    parent: Node,
-    name: string,
-    mode: number,
-    flags: number,
-    context: Context,
-  ): Promise<Created<Node, OpenFile>> {
-    return this.#changing(context, () => super.create(parent, name, mode, flags, context));
-  }
-
-  override async mknod(
-    parent: Node,
-    name: string,
-    mode: number,
-    rdev: number,
-    context: Context,
-  ): Promise<Entry<Node>> {
-    return this.#changing(context, () => super.mknod(parent, name, mode, rdev, context));
-  }
-
-  override async mkdir(parent: Node, name: string, mode: number, context: Context): Promise<Entry<Node>> {
-    return this.#changing(context, () => super.mkdir(parent, name, mode, context));
-  }
-
-  override async symlink(parent: Node, name: string, target: string, context: Context): Promise<Entry<Node>> {
-    return this.#changing(context, () => super.symlink(parent, name, target, context));
-  }
-
-  override async unlink(parent: Node, name: string, context: Context): Promise<void> {
-    return this.#changing(context, () => super.unlink(parent, name, context));
-  }
-
-  override async rmdir(parent: Node, name: string, context: Context): Promise<void> {
-    return this.#changing(context, () => super.rmdir(parent, name, context));
-  }
-
-  override async rename(
-    parent: Node,
-    name: string,
-    newParent: Node,
-    newName: string,
-    flags: number,
-    context: Context,
-  ): Promise<void> {
-    return this.#changing(context, () => super.rename(parent, name, newParent, newName, flags, context));
-  }
-
-  override async setxattr(
-    node: Node,
-    name: string,
-    value: Uint8Array,
-    flags: number,
-    killSgid: boolean,
-    context: Context,
-  ): Promise<void> {
-    return this.#changing(context, () => super.setxattr(node, name, value, flags, killSgid, context));
-  }
-
-  override async removexattr(node: Node, name: string, context: Context): Promise<void> {
-    return this.#changing(context, () => super.removexattr(node, name, context));
+    return checked instanceof Promise ? this.guard(async () => checked).then(run) : run();
   }
 }

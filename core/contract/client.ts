@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { decodeName, Errno, FsError } from '../backend/index.js';
 import * as abi from '../fuse/wire/abi.js';
 import * as wire from '../fuse/wire/structures.js';
+import { OFFSET_MAX } from '../state/index.js';
 import { ContractFailure, NotSupported } from './expect.js';
 import { type Dispatcher, LocalTransport } from './local-transport.js';
 import type { NamePattern } from './name-pattern.js';
@@ -60,6 +61,15 @@ const REQUESTS_A_TURN = 64;
 const OPERATIONS: ReadonlyMap<number, string> = new Map(
   Object.entries(Opcode).map(([name, opcode]) => [opcode, name]),
 );
+
+function lockRequest(fh: bigint, type: number, owner: bigint): Uint8Array {
+  const { fuse_lk_in: at, fuse_file_lock: lock } = wire;
+  return new Fields(at.bytes)
+    .u64(at.fh, fh)
+    .u64(at.owner, owner)
+    .u64(at.lk + lock.end, OFFSET_MAX)
+    .u32(at.lk + lock.type, type).bytes;
+}
 
 /**
  * A small replacement for a guest's kernel: it sends FUSE requests to a session and reads the
@@ -315,6 +325,20 @@ export class Client {
       .u64(at.fh, fh)
       .u32(at.fsync_flags, dataOnly ? abi.FSYNC_FDATASYNC : 0);
     await this.#call(Opcode.FSYNC, id, 0, fields.bytes);
+  }
+
+  /**
+   * Gets, changes or gives up a record lock on a whole file, without waiting.
+   * @param type one of LockType.
+   */
+  async lock({ id, fh }: OpenFile, type: number, owner: bigint): Promise<void> {
+    await this.#call(Opcode.SETLK, id, 0, lockRequest(fh, type, owner));
+  }
+
+  /** The type of a lock that would be in the way of one on the whole file, or UNLOCK. */
+  async lockInTheWay({ id, fh }: OpenFile, type: number, owner: bigint): Promise<number> {
+    const reply = await this.#call(Opcode.GETLK, id, wire.fuse_lk_out.bytes, lockRequest(fh, type, owner));
+    return view(reply).getUint32(wire.fuse_lk_out.lk + wire.fuse_file_lock.type, true);
   }
 
   async opendir(id: bigint): Promise<OpenFile> {

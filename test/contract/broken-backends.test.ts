@@ -11,6 +11,7 @@ import {
   FileType,
   FsError,
   type GuestBuffer,
+  LockHold,
   OpenFlags,
   type Time,
 } from '../../core/backend/index.js';
@@ -602,6 +603,24 @@ const mistakes: readonly [mistake: string, rule: RegExp, faults: Faults, timeout
       lookup: async (parent, name, context) =>
         (await sound.lookup(parent, name, context)) ??
         sound.mknod!(parent, name, FileType.REGULAR, 0, context),
+    }),
+  ],
+  [
+    'gives nobody a lock',
+    /^a lock is got/,
+    () => ({
+      lock: () => {
+        throw FsError.of('EAGAIN');
+      },
+    }),
+  ],
+  [
+    'keeps what a lock was given for',
+    /^a file that loses its name while it is locked/,
+    () => ({
+      lock: (_node, hold) => {
+        if (hold === LockHold.NONE) throw FsError.of('EIO');
+      },
     }),
   ],
   [

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { after, it } from 'node:test';
 import s3 from '../../backends/s3/index.js';
 import { checkBackend } from '../../core/contract/index.js';
-import { removeFolders, temporaryFolder, TestBucket } from '../backends/s3/support.js';
+import { LeasedBackend } from '../../backends/s3/leased-backend.js';
+import { logged, routed } from '../../core/wrappers/index.js';
+import { optionsOf, removeFolders, temporaryFolder, TestBucket } from '../backends/s3/support.js';
 import { pluginEnvironment, keepingLog } from '../support/host-mount.js';
 
 after(removeFolders);
@@ -38,3 +40,25 @@ it('the contract is kept by a bucket, but for hard links and files without a nam
       );
   }
 });
+
+for (const isWrapped of [false, true])
+  it(`the rules of locks are kept by a bucket of several hosts${isWrapped ? ', by way of wrappers' : ''}`, async () => {
+    const bucket = await TestBucket.create();
+    const cacheDir = await temporaryFolder();
+    const options = await optionsOf(bucket, { sharing: 'leases', cacheDir, leaseTerm: 60 });
+    const { results, passed } = await checkBackend({
+      create: () => {
+        const backend = new LeasedBackend(options);
+        return isWrapped ? routed({ mounts: { '/': logged(backend, keepingLog()) } }) : backend;
+      },
+      log: keepingLog(),
+      timeoutMs: 300_000,
+      only: (rule) => /\block/.test(rule),
+    });
+    const wrong = results.filter(({ outcome }) => outcome !== 'passed');
+    assert.deepEqual(
+      wrong.map((result) => `${result.name}: ${result.reason}`),
+      [],
+    );
+    assert.equal(passed, 4);
+  });

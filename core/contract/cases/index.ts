@@ -1,6 +1,7 @@
 import type { ContractCase } from '../case.js';
 import { attributeCases } from './attributes.js';
 import { fileCases } from './files.js';
+import { lockCases } from './locks.js';
 import { nameCases } from './names.js';
 import { sequenceCases } from './sequences.js';
 import { treeCases } from './tree.js';
@@ -11,5 +12,6 @@ export const cases: readonly ContractCase[] = [
   ...fileCases,
   ...nameCases,
   ...attributeCases,
+  ...lockCases,
   ...sequenceCases,
 ];
