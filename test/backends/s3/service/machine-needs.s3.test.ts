@@ -9,6 +9,9 @@ import { machineNeeds } from '../../../../backends/s3/service/machine-needs.js';
 import { optionsSchema } from '../../../../backends/s3/options.js';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
 import { ACCESS_KEY, SECRET_KEY } from '../../../s3-server/radosgw.js';
+import { FrontEnd } from '../../../support/front-end.js';
+import { FuseClient, ROOT } from '../../../support/fuse-client.js';
+import { fuseTransport } from '../../../support/vhost-user.js';
 import { removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
 const cli = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
@@ -55,6 +58,54 @@ describe('a confined daemon that serves a bucket', () => {
     if (withLandlock) assert.match(String(confined?.['landlock']), /^version/);
     assert.match(String(confined?.['capabilities']), /^none/);
     assert.equal(confined?.['seccomp'], 'errno');
+  });
+
+  it('is mounted anew, on the same socket and cache folder, when its configuration has it again', async () => {
+    const [home, bucket] = [await temporaryFolder(), await TestBucket.create()];
+    const [file, socket] = [join(home, 'config.yaml'), join(home, 'sockets', 'bucket')];
+    await mkdir(join(home, 'sockets'));
+    const { name, endpoint } = bucket;
+    const backend = { type: 's3', bucket: name, endpoint, pathStyle: true, cacheDir: join(home, 'cache') };
+    const other = { tag: 'other', socket: join(home, 'sockets', 'other'), backend: { type: 'memfs' } };
+    const configure = (...exports: object[]): Promise<void> =>
+      writeFile(file, JSON.stringify({ exports: [...exports, other] }));
+    await configure({ tag: 'bucket', socket, backend });
+    const child = spawn(
+      process.execPath,
+      [cli, 'serve', '--config', file, '--log-format', 'json', '--log-level', 'debug'],
+      {
+        env: { ...process.env, AWS_ACCESS_KEY_ID: ACCESS_KEY, AWS_SECRET_ACCESS_KEY: SECRET_KEY, HOME: home },
+        stdio: ['ignore', 'ignore', 'pipe'],
+        timeout: 120_000,
+      },
+    );
+    const ended = new Promise((resolve) => child.once('exit', (...how) => resolve(how)));
+    const lines = createInterface({ input: child.stderr })[Symbol.asyncIterator]();
+    const said: string[] = [];
+    const logged = async (text: string): Promise<void> => {
+      for (;;) {
+        const { value, done } = await lines.next();
+        assert.ok(done !== true, `it ended before ${text}: ${said.join('\n')}`);
+        said.push(value);
+        if (value.includes(text)) return;
+      }
+    };
+    await logged('"sealed"');
+    for (const round of [1, 2]) {
+      await configure();
+      child.kill('SIGHUP');
+      await logged('"reloaded"');
+      await configure({ tag: 'bucket', socket, backend });
+      child.kill('SIGHUP');
+      await logged('"reloaded"');
+      const frontEnd = await FrontEnd.connect(socket);
+      const fuse = new FuseClient(fuseTransport(frontEnd));
+      await fuse.init();
+      await fuse.mkdir(ROOT, `made${round}`);
+      await frontEnd.close();
+    }
+    child.kill();
+    assert.deepEqual(await ended, [0, null]);
   });
 
   it('may run the program that its profile names for credentials', async () => {
