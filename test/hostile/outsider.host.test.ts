@@ -28,7 +28,7 @@ interface Arena {
   readonly peers: readonly string[];
 }
 
-async function arena(t: TestContext): Promise<Arena> {
+function arena(t: TestContext): Arena {
   const base = mkdtempSync(join(tmpdir(), 'vfk-outsider-'));
   t.after(() => {
     for (const name of MOUNTED) spawnSync('umount', ['-l', join(base, name)]);
@@ -44,7 +44,7 @@ async function arena(t: TestContext): Promise<Arena> {
   const outside = [folder('beside'), folder('elsewhere')];
   writeFileSync(join(share, 'file'), 'content');
   for (const path of outside) writeFileSync(join(path, 'secret'), 'secret');
-  return { share, sockets, outside, peers: await unixPeers(t, outside[0]!) };
+  return { share, sockets, outside, peers: unixPeers(t, outside[0]!) };
 }
 
 /** What the plugin says of its attempts. */
@@ -144,7 +144,7 @@ for (const [type, as] of Object.entries(backends)) {
     `an outsider's plugin with the needs of ${type} gets nowhere in a confined daemon`,
     skip,
     async (t) => {
-      const place = await arena(t);
+      const place = arena(t);
       const { tried, through } = await trespass(
         t,
         place,
@@ -182,7 +182,7 @@ for (const [how, attempt] of Object.entries({
   'that takes its configuration up anew': trespassConfigured,
 } satisfies Record<string, (t: TestContext, place: Arena) => Promise<Outcome>>)) {
   test(`an outsider's plugin gets nowhere in a confined daemon of S3 ${how}`, skip, async (t) => {
-    const place = await arena(t);
+    const place = arena(t);
     t.after(() => delete process.env['NOTIFY_SOCKET']);
     process.env['NOTIFY_SOCKET'] = place.peers[2];
     const { tried, through } = await attempt(t, place);
@@ -192,7 +192,7 @@ for (const [how, attempt] of Object.entries({
 }
 
 test('what it tries gets through where nothing confines the daemon', skip, async (t) => {
-  const place = await arena(t);
+  const place = arena(t);
   const { through } = await trespass(t, place, backends['passthrough']!(place.share), '--confine', 'none');
   // Some of the rest the kernel refuses everybody, or has not.
   assert.ok(through.length > 150, String(through.length));
@@ -221,7 +221,7 @@ test('what it tries gets through where nothing confines the daemon', skip, async
 });
 
 test('a plugin that compiles WebAssembly without saying so gets an error', skip, async (t) => {
-  const place = await arena(t);
+  const place = arena(t);
   // The second look-up is served by the same process.
   const said = await lookUp(t, place, backends['memfs']!(place.share), ['compile', 'trespass'], []);
   assert.ok(!said.some(({ msg }) => msg === 'compiled'));
@@ -232,7 +232,7 @@ test(
   'a plugin that says so makes machine code in a confined daemon, and gets nothing else by it',
   skip,
   async (t) => {
-    const place = await arena(t);
+    const place = arena(t);
     const words = ['--machine-code'];
     const said = await lookUp(
       t,
