@@ -40,6 +40,8 @@ const LASTING = new Set([
   'NoS3Answer',
   'CredentialsProviderError',
   'ProxyRefused',
+  // The SDK corrects its clock by the answer, and has tried with that.
+  'RequestTimeTooSkewed',
 ]);
 
 /** Whether a failed start would fail again if it went on trying. */

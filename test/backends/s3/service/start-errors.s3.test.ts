@@ -105,6 +105,14 @@ describe('a start that fails says why, and what to do', () => {
     await answering(listener, (endpoint) => fails({ endpoint }, /differ by 3[56]\d\d seconds/));
   });
 
+  it('a clock that the server takes for wrong, whatever date is sent', async () => {
+    const listener: RequestListener = (_, response) => {
+      response.writeHead(403, { 'content-type': 'application/xml' });
+      response.end('<?xml version="1.0"?><Error><Code>RequestTimeTooSkewed</Code></Error>');
+    };
+    await answering(listener, (endpoint) => fails({ endpoint }, /clock is wrong.*NTP/));
+  });
+
   it('another region', async () => {
     const listener: RequestListener = (_, response) => {
       response.writeHead(400, { 'content-type': 'application/xml' });
