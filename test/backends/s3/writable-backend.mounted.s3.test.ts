@@ -84,7 +84,7 @@ describe('a full disk of the cache', () => {
     await using mounted = await mountBucket(bucket, {
       cacheDir,
       endpoint,
-      operationTimeout: 3,
+      operationTimeout: 10,
       maxDirtyAge: 3600,
     });
     const run = async (script: string): Promise<string> => (await shell(script, mounted.directory)).output;
