@@ -34,7 +34,7 @@ export const lockCases: readonly ContractCase[] = [
   },
   {
     name: 'what is written under a lock is read under the next one, and after a restart',
-    needs: [CREATES, 'write', 'read'],
+    needs: [CREATES, 'write', 'read', ['restore', 'resolve']],
     async run(trial) {
       const { client, directory } = trial;
       const { id } = await writeFile(trial, 'file', 'before');
@@ -59,7 +59,7 @@ export const lockCases: readonly ContractCase[] = [
   },
   {
     name: "a lock that was not given up before a restart is in nobody's way after it",
-    needs: [CREATES],
+    needs: [CREATES, ['restore', 'resolve']],
     async run(trial) {
       const { file } = await createFile(trial, 'file');
       await trial.client.lock(file, WRITE, 1n);
