@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { serve } from '../support/confined-daemon.js';
 import { temporaryFolder } from '../support/vhost-user.js';
@@ -24,12 +24,6 @@ function run(
 
 /** The program as it is in the package: joined into few files. */
 describe('the program of the package', () => {
-  before(() => {
-    const bundle = fileURLToPath(new URL('./bundle.js', import.meta.url));
-    const { status, stderr } = spawnSync(process.execPath, [bundle], { encoding: 'utf8' });
-    assert.equal(status, 0, stderr);
-  });
-
   it('serves, confined, with its threads', async (t) => {
     const words = ['--queue-threads', '1', '--io-threads', '1'];
     const { said, text, end } = await serve(t, temporaryFolder(t), { program, words });
