@@ -24,7 +24,14 @@ import {
   XattrFlags,
 } from '../../core/backend/index.js';
 import type { Posix, RemoteObject } from './objects/attributes.js';
-import { attributesFit, fresh, metadataSize, METADATA_MAX_BYTES, now } from './objects/attributes.js';
+import {
+  attributesFit,
+  fresh,
+  metadataSize,
+  METADATA_MAX_BYTES,
+  now,
+  withoutPrivileges,
+} from './objects/attributes.js';
 import { ReadingBackend } from './reading-backend.js';
 import { Deadline } from './client/deadline.js';
 import { S3Failure } from './client/failure.js';
@@ -48,6 +55,9 @@ const HIDDEN =
 
 /** Serves a bucket for reading and writing. */
 export class WritableBackend extends ReadingBackend {
+  /** Else Linux asks for file capabilities before each write. */
+  readonly semantics = { killPriv: true };
+
   /** Checks a name before any change. @throws EPERM, ENAMETOOLONG, ENOENT */
   #allowed(parent: Directory, name: string): void {
     if (parent.parent === undefined && name === RESERVED) throw FsError.of('EPERM');
@@ -467,9 +477,19 @@ export class WritableBackend extends ReadingBackend {
     // append.
     const fixed = (flags & WriteFlags.CACHE) !== 0;
     return this.guard(async () => {
-      if (file.node.isAssumed) await this.present(file.node, context);
+      const { node } = file;
+      if (node.isAssumed) await this.present(node, context);
+      const cleared = this.#clearPrivileges(node, (flags & WriteFlags.KILL_SUIDGID) !== 0, context);
+      if (cleared !== undefined) await cleared;
       return this.mounted.files.write(file, buffer, offset, fixed, this.deadline(context));
     });
+  }
+
+  /** @returns undefined where a file has nothing that goes with a change of its content. */
+  #clearPrivileges(node: FileNode, clearsSetIds: boolean, context: Context): Promise<void> | undefined {
+    if (withoutPrivileges(node.posix, clearsSetIds) === node.posix) return undefined;
+    const clear = (posix: Posix): Posix => withoutPrivileges(posix, clearsSetIds);
+    return this.mounted.files.setPosix(node, this.deadline(context), clear);
   }
 
   flush(node: Node, file: OpenFile, context: Context): Awaitable<void> {
@@ -532,8 +552,9 @@ export class WritableBackend extends ReadingBackend {
     });
   }
 
-  async #resize(node: FileNode, size: number, context: Context): Promise<void> {
+  async #resize(node: FileNode, size: number, context: Context, clearsSetIds = false): Promise<void> {
     if (size > this.options.maxFile && size > node.size) throw FsError.of('EFBIG');
+    await this.#clearPrivileges(node, clearsSetIds, context);
     await this.mounted.files.resize(node, size, this.deadline(context));
   }
 
@@ -561,8 +582,10 @@ export class WritableBackend extends ReadingBackend {
       } else {
         if (file !== undefined && file.version !== node.version) throw outdated(file);
         if (changes.size !== undefined && file === undefined) this.#mayReplace(node);
-        if (changes.size !== undefined) await this.#resize(node, changes.size, context);
-        if (Object.keys(changes).some((name) => name !== 'size')) {
+        const { size, killSuidGid, ...others } = changes;
+        if (size !== undefined) await this.#resize(node, size, context, killSuidGid === true);
+        else if (killSuidGid === true) await this.#clearPrivileges(node, true, context);
+        if (Object.keys(others).length > 0) {
           apply(node.posix);
           await this.#setFile(node, deadline, apply);
         } else this.#soon(node);
@@ -683,6 +706,7 @@ export class WritableBackend extends ReadingBackend {
     if ((mode & FallocateMode.PUNCH_HOLE) !== 0 && !keep) throw FsError.of('EOPNOTSUPP');
     await this.guard(async () => {
       const { files } = this.mounted;
+      await this.#clearPrivileges(target, context.uid !== 0, context);
       if (!keep && offset + length > target.size) await this.#resize(target, offset + length, context);
       const end = Math.min(target.size, offset + length);
       if (zeroes && end > offset) await files.zero(target, offset, end - offset, this.deadline(context));
@@ -693,9 +717,13 @@ export class WritableBackend extends ReadingBackend {
 function changed(posix: Posix, changes: AttributeChanges): Posix {
   const time = now();
   const set = (value: Time | 'now' | undefined, old: Time): Time => (value === 'now' ? time : (value ?? old));
+  const isOwned = changes.uid !== undefined || changes.gid !== undefined;
+  const isFile = (posix.mode & FileType.MASK) !== FileType.DIRECTORY;
+  const { mode, xattrs } = isFile && isOwned ? withoutPrivileges(posix, true) : posix;
   return {
     ...posix,
-    mode: changes.mode === undefined ? posix.mode : (posix.mode & FileType.MASK) | (changes.mode & 0o7777),
+    xattrs,
+    mode: changes.mode === undefined ? mode : (mode & FileType.MASK) | (changes.mode & 0o7777),
     uid: changes.uid ?? posix.uid,
     gid: changes.gid ?? posix.gid,
     atime: set(changes.atime, posix.atime),

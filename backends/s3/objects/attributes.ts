@@ -1,4 +1,4 @@
-import { FileType } from '../../../core/backend/index.js';
+import { FileType, ModeBits } from '../../../core/backend/index.js';
 import type { Attributes, Time } from '../../../core/backend/index.js';
 
 /**
@@ -76,6 +76,23 @@ const known = new Set([
   '--symlink-target',
   WRITE_MARK,
 ]);
+
+const CAPABILITIES = 'security.capability';
+
+/**
+ * Attributes of a file whose content changes: file capabilities go, and with `clearsSetIds`
+ * set-user-id and the set-group-id of a group-executable file.
+ * @returns the same where none of that is set.
+ */
+export function withoutPrivileges(posix: Posix, clearsSetIds: boolean): Posix {
+  const { SETUID, SETGID } = ModeBits;
+  const cleared = (posix.mode & 0o010) === 0 ? SETUID : SETUID | SETGID;
+  const mode = clearsSetIds ? posix.mode & ~cleared : posix.mode;
+  if (mode === posix.mode && !posix.xattrs.has(CAPABILITIES)) return posix;
+  const xattrs = new Map(posix.xattrs);
+  xattrs.delete(CAPABILITIES);
+  return { ...posix, mode, xattrs };
+}
 
 /** Attributes of a new node, or of an object without metadata. */
 export function fresh(mode: number, uid: number, gid: number, time: Time): Posix {

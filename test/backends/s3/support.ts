@@ -273,9 +273,10 @@ export class Mount {
     return buffer.bytes.subarray(0, count);
   }
 
-  async write(file: OpenFile, offset: number, bytes: string | Uint8Array): Promise<void> {
+  /** @param flags of `WriteFlags` */
+  async write(file: OpenFile, offset: number, bytes: string | Uint8Array, flags = 0): Promise<void> {
     const buffer = new HeapBuffer(Buffer.from(bytes as Uint8Array));
-    const count = await this.backend.write(file.node, file, buffer, offset, 0, context);
+    const count = await this.backend.write(file.node, file, buffer, offset, flags, context);
     if (count !== buffer.length) throw new Error(`wrote ${count} of ${buffer.length}`);
   }
 
