@@ -15,6 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { askStatus } from '../../core/cli/commands/status.js';
+import { program } from '../support/program.js';
 import { Canary, type Latency } from './canary.js';
 import { type Setup, setups } from './setups.js';
 
@@ -47,7 +48,6 @@ const MOST_NAME = 40;
 const ROOM = '256m';
 
 const attackers = ['raced-requests', 'mutated-messages', 'floods'] as const;
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 
 const { values } = parseArgs({
   options: {

@@ -10,6 +10,7 @@ import { FrontEndChannel } from '../../core/vhost-user/index.js';
 import { encodeMemoryTable } from '../../core/vhost-user/messages.js';
 import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
+import { program } from '../support/program.js';
 import { fuseTransport } from '../support/vhost-user.js';
 import { TestBucket } from '../backends/s3/support.js';
 
@@ -38,7 +39,6 @@ const { values } = parseArgs({
   },
 });
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const KIB = 1024;
 const MIB = KIB * KIB;
 const MEMORY_BYTES = 64 * MIB;

@@ -25,6 +25,7 @@ import { Opcode } from '../../core/fuse/index.js';
 import { fuse_copy_file_range_in } from '../../core/fuse/wire/structures.js';
 import { launch } from '../support/daemons.js';
 import { FrontEnd } from '../support/front-end.js';
+import { program as main } from '../support/program.js';
 import { whenListening } from './subject.js';
 
 const { values } = parseArgs({
@@ -60,8 +61,6 @@ const copies: readonly Scenario[] = [
 const measured = getattr('getattr-d1', 'GETATTR, depth 1', 1);
 /** Between an answer and the next request. */
 const THINK_US = 200;
-
-const main = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 
 if (values.flood === undefined) await measureAll();
 else

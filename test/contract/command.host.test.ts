@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'node:test';
 import { cases } from '../../core/contract/index.js';
+import { program } from '../support/program.js';
 import { temporaryFolder } from '../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const records = fileURLToPath(new URL('./records-plugin.js', import.meta.url));
 const endless = fileURLToPath(new URL('./endless-plugin.js', import.meta.url));
 const lossy = fileURLToPath(new URL('./lossy-plugin.js', import.meta.url));

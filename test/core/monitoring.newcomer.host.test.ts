@@ -4,11 +4,11 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { faultyMount } from '../support/faulty-mounts.js';
 import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, ROOT } from '../support/fuse-client.js';
+import { program } from '../support/program.js';
 import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
 
 /*
@@ -16,7 +16,6 @@ import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
  * beside guests in trouble.
  */
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 interface Looked {

@@ -20,12 +20,11 @@ import { serve } from '../../core/plugins/index.js';
 import { TestBucket } from '../backends/s3/support.js';
 import { exampleTrials } from '../support/examples.js';
 import { keepingLog } from '../support/host-mount.js';
+import { program } from '../support/program.js';
 import { fastest } from '../support/uml.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-examples-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
-
-const cli = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 
 function example(name: string): string {
   return fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url));
@@ -33,7 +32,7 @@ function example(name: string): string {
 
 /** Runs the command line program as a person does. */
 async function run(...args: string[]): Promise<{ code: unknown; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const [stdout, stderr, [code]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),

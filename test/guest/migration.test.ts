@@ -12,6 +12,7 @@ import { packPrograms } from '../../core/guest/host-programs.js';
 import { findKernel, readModules } from '../../core/guest/kernel.js';
 import { TestBucket } from '../backends/s3/support.js';
 import { sharedServer } from '../s3-server/shared.js';
+import { program } from '../support/program.js';
 import { temporaryFolder } from '../support/vhost-user.js';
 
 /*
@@ -31,7 +32,6 @@ const USUAL = ['passthrough', 'memfs', 'overlay'];
  */
 const OTHER = process.env['VIRTIOFS_KIT_MIGRATIONS_BESIDE'];
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const unpacked = fileURLToPath(new URL('../../../.cache/qemu/usr', import.meta.url));
 const qemu = [
   process.env['VIRTIOFS_KIT_QEMU'],

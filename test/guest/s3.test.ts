@@ -14,7 +14,7 @@ after(removeFolders);
  * some requests, one after the other, which is minutes under emulation.
  * `reading-backend.s3.test.ts` lists large directories.
  */
-const LACKS = /hard links share|10,000 files|names are removed and added/;
+const LACKS = /hard links share|4,000 files|names are removed and added/;
 
 /** MiB of the file that fio writes; SIZE=512 for a long run. */
 const SIZE = Number(process.env['SIZE'] ?? 64);

@@ -23,16 +23,15 @@ import { buffer, text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createHash } from 'node:crypto';
-import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../core/backend/index.js';
 import { TarType } from '../../core/archive/tar.js';
 import { Image } from '../../core/sandbox/image/image.js';
 import { sandbox, type Sandbox } from '../../core/sandbox/index.js';
 import { layout, tar } from '../support/images.js';
+import { program } from '../support/program.js';
 import { fastest } from '../support/uml.js';
 import { until } from '../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const machine = { accelerator: fastest(), memory: 256, timeout: 480 };
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'virtiofs-kit-test-')));
 after(() => rmSync(folder, { recursive: true, force: true }));

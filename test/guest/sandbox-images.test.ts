@@ -20,10 +20,10 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { TarType } from '../../core/archive/tar.js';
 import { layout, tar } from '../support/images.js';
+import { program } from '../support/program.js';
 import { hasNoRegistry, registry } from '../support/registry.js';
 import { fastest } from '../support/uml.js';
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 /** Where `.ci/setup test` has put what a Debian image is made of. */
 const packages = fileURLToPath(new URL('../../../.cache/debian-packages', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-test-'));

@@ -7,9 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
+import { program } from '../support/program.js';
 
 function sandbox(words: readonly string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
   return new Promise((resolve, reject) => {

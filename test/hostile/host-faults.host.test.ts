@@ -6,17 +6,16 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { type Fd, UnixConnection } from '../../core/system/index.js';
 import { FrontEnd } from '../support/front-end.js';
 import { encodeMessage, encodeU64, Request } from '../../core/vhost-user/messages.js';
 import { faultyMount } from '../support/faulty-mounts.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
+import { program } from '../support/program.js';
 import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
 
 /* The host's file system fails, is full, or hangs: a FUSE mount in a process of its own. */
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const EIO = 5;
 const ENOSPC = 28;
 const EDQUOT = 122;

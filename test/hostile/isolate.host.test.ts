@@ -7,18 +7,17 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { askStatus } from '../../core/cli/commands/status.js';
 import { askDaemon, DAEMON_ITSELF } from '../../core/plugins/index.js';
 import { UnixConnection } from '../../core/system/index.js';
 import { FrontEnd } from '../support/front-end.js';
 import { faultyMount } from '../support/faulty-mounts.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
+import { program } from '../support/program.js';
 import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
 
 /* Exports that are served by processes of their own. */
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const ENOENT = 2;
 
 interface Served {

@@ -15,12 +15,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { type Fd, libc, OwnedFd, result, signal } from '../../core/system/index.js';
 import { FrontEndError } from '../../core/vhost-user/index.js';
 import { FrontEnd } from '../support/front-end.js';
 import { encodeMemoryTable } from '../../core/vhost-user/messages.js';
 import { FuseClient, ROOT } from '../support/fuse-client.js';
+import { program } from '../support/program.js';
 import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
 
 /*
@@ -32,7 +32,6 @@ const MEMORY_BYTES = 2 ** 22;
 const GUEST = 2 ** 40;
 const MFD_CLOEXEC_HUGETLB = 5;
 const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 
 /** Memory, and how it is lost. Undefined where there is no such memory here. */
 type Memory = (t: TestContext) => { readonly fd: OwnedFd; lose(): void } | undefined;

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { serve } from '../support/confined-daemon.js';
+import { program } from '../support/program.js';
 import { temporaryFolder } from '../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../program/virtiofs-kit.js', import.meta.url));
 const manifest = fileURLToPath(import.meta.resolve('virtiofs-kit/package.json'));
 const example = fileURLToPath(new URL('../../examples/json-document.js', import.meta.url));
 
@@ -26,7 +26,7 @@ function run(
 describe('the program of the package', () => {
   it('serves, confined, with its threads', async (t) => {
     const words = ['--queue-threads', '1', '--io-threads', '1'];
-    const { said, text, end } = await serve(t, temporaryFolder(t), { program, words });
+    const { said, text, end } = await serve(t, temporaryFolder(t), { words });
     const confined = said.find(({ msg }) => msg === 'confined');
     assert.equal(confined?.['seccomp'], 'errno', text);
     assert.equal(await end(), 0);
@@ -54,7 +54,6 @@ describe('the program of the package', () => {
     const cache = temporaryFolder(t);
     for (let start = 0; start < 2; start++) {
       const { end } = await serve(t, temporaryFolder(t), {
-        program,
         environment: { NODE_COMPILE_CACHE: cache },
       });
       assert.equal(await end(), 0);

@@ -2,12 +2,9 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { removeFolders, TestBucket } from '../backends/s3/support.js';
 import { serve } from '../support/confined-daemon.js';
 import { temporaryFolder } from '../support/vhost-user.js';
-
-const program = fileURLToPath(new URL('../../program/virtiofs-kit.js', import.meta.url));
 
 after(removeFolders);
 
@@ -20,7 +17,7 @@ test('a bucket whose server and keys are named is served without the SDK, by com
     backend.push('--cache-dir', temporaryFolder(t));
     const environment = { NODE_COMPILE_CACHE: cache };
     const words = ['--confine', 'none'];
-    const { text, end } = await serve(t, cache, { program, environment, words, backend });
+    const { text, end } = await serve(t, cache, { environment, words, backend });
     assert.equal(await end(), 0, text);
     const folder = readdirSync(cache).find((entry) => entry.startsWith('virtiofs-kit-'));
     return readdirSync(join(cache, folder!)).filter((file) => /^(?:s3-.*|sdk|undici)\.cjs$/.test(file));

@@ -2,10 +2,8 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { program } from './program.js';
 import { temporaryFolder } from './vhost-user.js';
-
-const cli = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 
 /** A line of the log. */
 type Line = Record<string, unknown>;
@@ -30,7 +28,6 @@ export async function serve(
   share: string,
   {
     node = process.execPath,
-    program = cli,
     environment = {},
     words = [] as string[],
     until = 'serving',

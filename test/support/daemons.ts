@@ -2,8 +2,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { UnixConnection } from '../../core/system/index.js';
+import { program } from './program.js';
 import { temporaryFolder } from './vhost-user.js';
 
 /** A daemon that serves a host directory over vhost-user. */
@@ -21,7 +21,6 @@ export interface Daemon {
   command(directory: string, socket: string): readonly string[];
 }
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const peer = '/usr/lib/qemu/virtiofsd';
 
 /** This program's passthrough. */

@@ -3,14 +3,13 @@ import { readFileSync } from 'node:fs';
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { connectTo, type Daemon, type RunningDaemon } from './daemons.js';
 import { FrontEnd, type FrontEndOptions } from './front-end.js';
 import { FuseClient, ROOT } from './fuse-client.js';
+import { program } from './program.js';
 import { fuseTransport } from './vhost-user.js';
 
-const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 /** What {@link guestsAtWork} locks, for writing. */

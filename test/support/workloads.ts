@@ -110,14 +110,14 @@ more" ]
       long=$(printf 'x%.0s' $(seq 1 1000)); ln -s "$long" long; [ "$(readlink long)" = "$long" ]`,
   },
   {
-    name: 'a directory of 10,000 files is listed whole, and emptied',
+    name: 'a directory of 4,000 files is listed whole, and emptied',
     needs: [],
     script: `
       mkdir many; cd many
-      seq 1 10000 | xargs touch
-      [ "$(ls -U | wc -l)" = 10000 ]; [ "$(ls -U | sort -u | wc -l)" = 10000 ]
-      [ "$(find . -type f | wc -l)" = 10000 ]
-      ls | head -5000 | xargs rm; [ "$(ls -U | wc -l)" = 5000 ]
+      seq 1 4000 | xargs touch
+      [ "$(ls -U | wc -l)" = 4000 ]; [ "$(ls -U | sort -u | wc -l)" = 4000 ]
+      [ "$(find . -type f | wc -l)" = 4000 ]
+      ls | head -2000 | xargs rm; [ "$(ls -U | wc -l)" = 2000 ]
       cd ..; rm -r many; [ ! -e many ]`,
   },
   {
@@ -175,9 +175,9 @@ PERL
     script: `
       : > lock; echo 0 > counter
       for worker in 1 2 3 4; do
-        (for i in $(seq 1 25); do flock lock sh -c 'n=$(cat counter); echo $((n + 1)) > counter'; done) &
+        (for i in $(seq 1 10); do flock lock sh -c 'n=$(cat counter); echo $((n + 1)) > counter'; done) &
       done
-      wait; [ "$(cat counter)" = 100 ]
+      wait; [ "$(cat counter)" = 40 ]
       flock -s lock sh -c 'flock -n -s lock true && ! flock -n -x lock true'
       flock -x lock sh -c '! flock -n -s lock true'
       flock -n -x lock true`,
@@ -241,9 +241,9 @@ PERL
     script: `
       export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
       export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null HOME="$PWD"
-      git -c init.defaultBranch=main init -q origin; cd origin
+      git -c init.defaultBranch=main init -q origin; cd origin; mkdir dir0 dir1 dir2 dir3 dir4 dir5 dir6
       for round in 1 2 3; do
-        for i in $(seq 1 60); do mkdir -p "dir$((i % 7))"; echo "$round $i" >> "dir$((i % 7))/file$i"; done
+        for i in $(seq 1 60); do echo "$round $i" >> "dir$((i % 7))/file$i"; done
         git add -A; git commit -q -m "round $round"
       done
       git gc -q; cd ..
@@ -276,13 +276,13 @@ PERL
       for mode in delete wal; do
         sqlite3 "$mode.db" "PRAGMA journal_mode=$mode; CREATE TABLE t(id INTEGER PRIMARY KEY, worker, data);" > /dev/null
         for worker in 1 2 3; do
-          (for i in $(seq 1 10); do
+          (for i in $(seq 1 6); do
             sqlite3 -cmd '.timeout 30000' "$mode.db" "BEGIN IMMEDIATE; INSERT INTO t(worker, data) VALUES($worker, hex(randomblob(500)));
               UPDATE t SET data = hex(randomblob(400)) WHERE id % 7 = $worker; COMMIT;" || echo failed > failed
           done) &
         done
         wait; [ ! -e failed ]
-        [ "$(sqlite3 "$mode.db" 'SELECT count(*) FROM t')" = 30 ]
+        [ "$(sqlite3 "$mode.db" 'SELECT count(*) FROM t')" = 18 ]
         [ "$(sqlite3 "$mode.db" 'PRAGMA integrity_check')" = ok ]
       done`,
   },
@@ -290,8 +290,8 @@ PERL
     name: 'tar packs and unpacks a tree without a change in content, mode, time or links',
     needs: ['tar'],
     script: `
-      mkdir -p tree/empty 'tree/with space'
-      for i in $(seq 1 120); do mkdir -p "tree/d$((i % 9))"; head -c $((i * 997)) /dev/urandom > "tree/d$((i % 9))/f$i"; done
+      mkdir -p tree/empty 'tree/with space' tree/d0 tree/d1 tree/d2 tree/d3 tree/d4 tree/d5 tree/d6 tree/d7 tree/d8
+      for i in $(seq 1 80); do head -c $((i * 997)) /dev/urandom > "tree/d$((i % 9))/f$i"; done
       printf 'x' > "tree/with space/$(printf '\\303\\244\\377\\n')"
       \${LINK:-ln} tree/d1/f1 tree/hard; ln -s ../d2 tree/d1/soft; chmod 4751 tree/d1/f1; chmod 1777 tree/empty
       touch -d '1999-12-31 23:59:59.123456789' tree/d1/f1

@@ -12,7 +12,7 @@ import { mountBucket, removeFolders, temporaryFolder, TestBucket } from './suppo
  * Workloads that a bucket cannot do, or not in time. An object has one name, and 25,000 requests
  * one after the other take minutes. `reading-backend.s3.test.ts` lists large directories.
  */
-const skipped = /hard links share|10,000 files/;
+const skipped = /hard links share|4,000 files/;
 
 describe('over a host mount of a bucket', () => {
   let mounted: MountedExport;

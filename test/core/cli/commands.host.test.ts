@@ -8,13 +8,11 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
+import { program } from '../../support/program.js';
 
-const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-cli-'));
+const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-program-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
-
-const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
 
 interface Result {
   readonly code: number | null;
@@ -23,7 +21,10 @@ interface Result {
 }
 
 function start(...args: string[]): ChildProcess & { readonly result: Promise<Result> } {
-  const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'], cwd: folder });
+  const child = spawn(process.execPath, [program, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: folder,
+  });
   const result = Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]).then(
     ([stdout, stderr, [code]]) => ({ code: code as number | null, stdout, stderr }),
   );
@@ -54,7 +55,7 @@ async function listening(
 }
 
 test('output that nobody reads to its end is no fault', async () => {
-  const child = spawn(process.execPath, [cli, 'mount', '--help'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [program, 'mount', '--help'], { stdio: ['ignore', 'pipe', 'pipe'] });
   child.stdout.destroy();
   assert.equal(await text(child.stderr), '');
 });
@@ -154,7 +155,7 @@ test('a daemon serves until a signal, removes its socket and ends with 0', async
 
 test('a daemon that nohup started outlives its terminal', async () => {
   const socket = join(folder, 'nohup.sock');
-  const words = [process.execPath, cli, 'serve', '--backend', 'memfs', '--socket-path', socket];
+  const words = [process.execPath, program, 'serve', '--backend', 'memfs', '--socket-path', socket];
   // bash tells a program's path in `_`, as it does for a person who types nohup.
   const shell = spawn('bash', ['-c', 'nohup "$@" & echo $!; wait', 'bash', ...words], { cwd: folder });
   const [line] = (await once(shell.stdout, 'data')) as [Buffer];

@@ -18,8 +18,8 @@ import {
   LOCK,
   upgrade,
 } from '../../support/keepers.js';
+import { program } from '../../support/program.js';
 
-const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
 const plugin = fileURLToPath(new URL('../../../examples/environment.js', import.meta.url));
 /** Serves a backend that cannot tell the next process what a node is. */
 const withoutKeys = keeping(['--backend', plugin, '--confine', 'none']);

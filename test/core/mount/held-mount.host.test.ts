@@ -23,6 +23,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { shell } from '../../support/host-mount.js';
 import { enginesOf, killEngine } from '../../support/keepers.js';
+import { program } from '../../support/program.js';
 import {
   isAsked,
   type Kept,
@@ -36,7 +37,6 @@ import {
 } from '../../support/work-under-kills.js';
 
 const run = promisify(execFile);
-const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
 
 /** A kept mount, with its keeper and what belongs to it. */
 interface Mounted {

@@ -5,18 +5,16 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { keepingLog, shell, temporaryDirectory } from '../../support/host-mount.js';
 import { BackendRegistry, MountedExport } from '../../../core/plugins/index.js';
-
-const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+import { program } from '../../support/program.js';
 
 /**
  * Runs the command line in a process of its own. The faults that these tests look for would hang
  * this process.
  */
 async function mount(directory: string, ...words: string[]): Promise<ChildProcess> {
-  const child = spawn(process.execPath, [cli, 'mount', directory, '--log-level', 'error', ...words], {
+  const child = spawn(process.execPath, [program, 'mount', directory, '--log-level', 'error', ...words], {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   while (!readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${directory} `)) {

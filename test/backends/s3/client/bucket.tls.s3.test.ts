@@ -9,11 +9,11 @@ import { createServer } from 'node:tls';
 import type { Server, TLSSocket } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { program } from '../../../support/program.js';
 import { HttpProxy } from '../http-proxy.js';
 import { removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
 const client = fileURLToPath(new URL('../tls-client.js', import.meta.url));
-const cli = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 
 /** A certificate for localhost, and its key, that nobody has heard of. */
 async function certificate(folder: string): Promise<{ file: string; cert: Buffer; key: Buffer }> {
@@ -141,7 +141,7 @@ describe('a server that is reached over TLS', () => {
     const mount = (host: string): string[] => {
       const options = { bucket: bucket.name, endpoint: `https://${host}:${port}`, 'cache-dir': cache };
       const given = Object.entries(options).flatMap(([option, value]) => [`--${option}`, value]);
-      return [cli, 'mount', folder, '--backend', 's3', '--path-style', ...given];
+      return [program, 'mount', folder, '--backend', 's3', '--path-style', ...given];
     };
     const untrusted = await run(mount('localhost'), undefined);
     assert.deepEqual([untrusted.code, untrusted.said.trim().split('\n').length], [2, 1], untrusted.said);

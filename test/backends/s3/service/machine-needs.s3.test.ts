@@ -4,17 +4,16 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { machineNeeds } from '../../../../backends/s3/service/machine-needs.js';
 import { optionsSchema } from '../../../../backends/s3/options.js';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
 import { ACCESS_KEY, SECRET_KEY } from '../../../s3-server/radosgw.js';
 import { FrontEnd } from '../../../support/front-end.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
+import { program } from '../../../support/program.js';
 import { fuseTransport } from '../../../support/vhost-user.js';
 import { removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
-const cli = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const withLandlock = landlockVersion() > 0;
 
 /**
@@ -26,7 +25,7 @@ async function serve(bucket: TestBucket, home: string, profile: string): Promise
   words.push('--path-style', '--profile', profile, '--cache-dir', join(home, 'cache'));
   words.push('--socket-path', join(home, 'socket'), '--log-format', 'json');
   const environment = Object.entries(process.env).filter(([name]) => !name.startsWith('AWS_'));
-  const child = spawn(process.execPath, [cli, ...words], {
+  const child = spawn(process.execPath, [program, ...words], {
     env: { ...Object.fromEntries(environment), HOME: home },
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: 60_000,
@@ -72,7 +71,7 @@ describe('a confined daemon that serves a bucket', () => {
     await configure({ tag: 'bucket', socket, backend });
     const child = spawn(
       process.execPath,
-      [cli, 'serve', '--config', file, '--log-format', 'json', '--log-level', 'debug'],
+      [program, 'serve', '--config', file, '--log-format', 'json', '--log-level', 'debug'],
       {
         env: { ...process.env, AWS_ACCESS_KEY_ID: ACCESS_KEY, AWS_SECRET_ACCESS_KEY: SECRET_KEY, HOME: home },
         stdio: ['ignore', 'ignore', 'pipe'],

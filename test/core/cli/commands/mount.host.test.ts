@@ -6,12 +6,11 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { statusFromJson } from '../../../../core/monitoring/index.js';
+import { program } from '../../../support/program.js';
 import { temporaryFolder } from '../../../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 test('a host mount has metrics, a control socket and an access log', async (t) => {

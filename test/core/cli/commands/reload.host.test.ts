@@ -11,9 +11,9 @@ import { promisify } from 'node:util';
 import { FrontEnd } from '../../../support/front-end.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { guestAtWork } from '../../../support/guest-at-work.js';
+import { program } from '../../../support/program.js';
 import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 const configOf = (...tags: string[]): string =>

@@ -7,14 +7,13 @@ import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { ours, startDaemon } from '../../../support/daemons.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { connectKept } from '../../../support/keepers.js';
+import { program } from '../../../support/program.js';
 import { temporaryFolder, until } from '../../../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 function cli(...words: string[]): Promise<{ stdout: string; stderr: string }> {

@@ -3,12 +3,10 @@ import { execFile } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { mountHelper as helper, program } from '../../../support/program.js';
 import { temporaryFolder } from '../../../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
-const helper = fileURLToPath(new URL('../../../../core/cli/mount-helper/main.js', import.meta.url));
 const run = promisify(execFile);
 
 test('a mount in the background is there when the command returns, and a failed one says why', async (t) => {

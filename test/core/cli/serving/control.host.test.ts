@@ -3,14 +3,13 @@ import { execFile } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { statusFromJson, type DaemonStatus } from '../../../../core/monitoring/index.js';
 import { startDaemon } from '../../../support/daemons.js';
 import { ROOT } from '../../../support/fuse-client.js';
 import { connectKept, keeping, killEngine, upgrade } from '../../../support/keepers.js';
+import { program } from '../../../support/program.js';
 
-const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 const MEMFS = ['--backend', 'memfs', '--name', 'base'];

@@ -5,14 +5,12 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { type Daemon, launch, ours, startDaemon } from '../../../support/daemons.js';
 import { FrontEnd } from '../../../support/front-end.js';
 import { FuseClient } from '../../../support/fuse-client.js';
 import { enginesOf, keptPassthrough, upgrade } from '../../../support/keepers.js';
+import { program } from '../../../support/program.js';
 import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
-
-const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 
 /** Binds a datagram socket as systemd does, and prints a line for each message. */
 const RECEIVER = `

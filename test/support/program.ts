@@ -1,0 +1,7 @@
+import { fileURLToPath } from 'node:url';
+
+/** @returns the path of a program of the package, as it has it: joined into few files. */
+const joined = (name: string): string => fileURLToPath(new URL(`../../program/${name}.js`, import.meta.url));
+
+export const program = joined('virtiofs-kit');
+export const mountHelper = joined('mount.virtiofs-kit');
