@@ -23,7 +23,7 @@ export const SAVED_VERSION = 6;
 export const OLDEST_VERSION = 1;
 
 /**
- * What is read is checked by these. They are made when something is read: few daemons ever do.
+ * What is read is checked by these. They are made when something is first read: few daemons ever do.
  */
 function schemas() {
   const index = z.int().nonnegative();
@@ -118,6 +118,8 @@ function schemas() {
 }
 
 type Schemas = ReturnType<typeof schemas>;
+let made: Schemas | undefined;
+
 export type SavedNode = z.infer<Schemas['savedNode']>;
 export type SavedHandle = z.infer<Schemas['savedHandle']>;
 export type SavedSession = z.infer<Schemas['savedSession']>;
@@ -168,7 +170,8 @@ export function decodeSaved(
   } catch (error) {
     throw new RangeError('saved export: its JSON is broken', { cause: error });
   }
-  const result = schemas().savedExport.safeParse(json);
+  made ??= schemas();
+  const result = made.savedExport.safeParse(json);
   if (!result.success) {
     throw new RangeError(`saved export: ${z.prettifyError(result.error)}`, { cause: result.error });
   }
