@@ -4,7 +4,7 @@ import type { RecordLog } from './log.js';
  * A log is compacted when it has more words than `SMALL_WORDS`, and more than `GROWTH` times as
  * many as the present state takes; or before it fills half of its part.
  */
-const SMALL_WORDS = 1 << 18;
+const SMALL_WORDS = 1 << 12;
 const GROWTH = 3;
 
 /**

@@ -124,6 +124,12 @@ const MAX_STATE_BYTES = Math.min(constants.MAX_LENGTH, Math.floor(memoryLimit() 
 /** How long a restored session waits for its connection, in milliseconds. */
 const UNCLAIMED_MS = 10_000;
 
+/**
+ * After so many milliseconds a request of a killed process has come again, or never will: a keeper
+ * starts a guest's queues together, and each begins with these requests.
+ */
+const COME_AGAIN_MS = 60_000;
+
 const LEFT_UNREADABLE = 'what a killed process has left of its guests cannot be read';
 
 /** Serves exports over vhost-user sockets until it is closed. */
@@ -605,6 +611,10 @@ export class Daemon {
     beginning.close();
     // A front-end may have gone while nobody served it. Its guest's locks must not stay.
     setTimeout(() => this.#endUnclaimed(), UNCLAIMED_MS).unref();
+    const sessions = Array.from(this.#restored.values(), ({ session }) => session);
+    setTimeout(() => {
+      for (const session of sessions) session.haveComeAgain();
+    }, COME_AGAIN_MS).unref();
   }
 
   /**

@@ -260,8 +260,7 @@ export class NodeTable {
    * unless a guest knows it, once no request is in flight that the backend may have given it, too.
    */
   discard(node: object): void {
-    const isAwaited = this.#active[0] !== 0 || this.#active[1] !== 0;
-    const slot = isAwaited ? this.#internSafely(node) : this.slotOf(node);
+    const slot = this.isAwaited ? this.#internSafely(node) : this.slotOf(node);
     if (slot === NO_SLOT) this.#tellBackend(node);
     else this.reap(slot);
   }
@@ -288,8 +287,13 @@ export class NodeTable {
     this.#advance();
   }
 
+  /** Whether an asynchronous request is in flight. */
+  get isAwaited(): boolean {
+    return this.#active[0] !== 0 || this.#active[1] !== 0;
+  }
+
   #retire(slot: Slot): void {
-    if (this.#active[0] === 0 && this.#active[1] === 0) this.#forget(slot);
+    if (!this.isAwaited) this.#forget(slot);
     else if (this.#retiredIn[slot] !== this.#period) {
       this.#retiredIn[slot] = this.#period;
       this.#limbo[this.#period & 1]!.push(slot);

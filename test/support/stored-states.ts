@@ -253,4 +253,45 @@ export const storedJournals: readonly StoredJournal[] = [
       },
     ],
   },
+  {
+    version: 5,
+    journal:
+      'H4sIAAAAAAACA+2YXWhURxTHz9z93r2bXeMSwhIlLTEGo1nFbA2aotaijaJQpH6iaLJRtLUJGooaxaSlKVIstkJfSouloRVfxNKiSEHF+KIGUVERUelDUYwfDwYj/WDbSe5kzz2dcWcEX+QeOOzdufNx7u8/e+fPLpu/dGEARqJJXHjhhRdeeOGFF1544YUXXnjhhRevVPjj7u9MY0ycAfgs+XjrBda00NrVAFBb//acwp3k8A27zN13jtM/5Izhd/i4fD5/ko9hmg8TTTo1kefP5/N53C8FABtgE3wArTDVafPx/tGRMZ8OvdM/7kxtd7bpko2fKwwAKwbGzwuG3IxF8j5WwN3Ow57krms/yNdhCt1UOnzyLP6+7HP5kmNVInu7JeiS8j0SjheeAxw9aJ8IabODDnuy74QWtoYWG6ENPpRowesYmDvuxKP+93b5ntW0Yx420eJ/OiAtLIkWNtGCrqPSwmeoxZaD6yaLfJ4WjKwl+CXJujr8EkiXJNWldOS6tIguNQCQg02wFVqhBTqgDbbCDmcFoQ//3Lj3YurOH+fu7kr8egHrk3T0ERr4sAbV7hq6nHt0LpUGflSjjgavHeifIvLhXMnvyYEULSkwFev6JGz4+uvJXuVt30ab2x8uyD1eHLj6MWaRIiz8EhYpwoLOpWIRMGTRWBnLiNRhUabBopmw4DWdeVKau7K9s/rBlMw8zKKcsAhIWJQRFnQuFYugIYvBQ7szInVYlGuwaCEseE0zZ5zqvfXdwu+/XnX6EWZRQVgEJSzKCQs6l4pFyJDFvX96MiJ1WKQ1WOQIC15T7vLnX/68J/1Nb2D1TcyikrAISVikCQs6l4pF2JBFX3hfRuTzWIizx0LnjnhP286BWIGGMHIWDT9nyn3GN5B3nJ/Vie5+q64uMNq8Pjh62RwavWwR7/3xpOSE016JGFmo/XWipz/uPpN8Bl6SScb7Nb2kbEwxL8lekpdkhl5yGtnvfN/1XFh+Nzb2yJr7h2/X4P1ehfwLI14yjPyL+I79C5N4SbqO6rcQMfQvg7OvTxdp6iXDqE5dL8kUXpIZekmqBV9rrTV78Gb6t66Grr1/YS1qiBY4I0SLiEQL6iXpOiotooZadCz4sV6kqZdkhl5S8KtFusi8JHthLznNpQ9nUdHZOf2Xg6d+WNR3fBvWZzI6G8T+wGcDk3hJOpdKg5jh2QDtk7Iii52TjHjJqKaX5DVdOzJh5psdTSf3Px0TwyymEhYxCQvqJelcKha2IYvboflZkTosyjRYUC/Ja2rs/JvFfj/w1a3Pzv+JWdQTFraEBfWSdC4Vi7ghi1n9i7MidViUa7CgXpLX9Maqnu6+gdCJ3JJFCcyigbCIS1hQL0nnUrEoMWTxxY53syJ1WKQ1WFAvyWuK/HR059ndQ29Z+64NYRaNhEWJhAX1knQuFYuEIYvNN1ZmRRbzkox4ySjykkzTSzKJl4zJvaRd8JLxgpcscXtJpvCSDHnJMPKSDHnJsKOX+C+jSuP8of/L8dqjY0fmrSriJakX49+3QBt8BK3D+2fif53+BbxDhPUkJQAA',
+    contents: [
+      [0, 'H4sIAAAAAAACA/N18w1mZICAahYAOrJkUQ4AAAA='],
+      [
+        4096,
+        'H4sIAAAAAAACA62WP2gUQRTGv73dvb3du0slQdDCoGAIp5fFbKUiFmqlKBhsNcklBv+cnAmSQlAEO9NYWQgWIlpbCIJd2oCFaCFY29il0EKQWXduX855l/e8TLMf3OOb+b2Pm3leAHx+H8HD31UZR1//OI3+qmD7evSzecN8L359s1eiw7j0tV57ACxiGTfRwXSxt/3t5cNyL4/Z+8qFd4ckehQmztfUVON/PTxyXk/AFA5her5x8LBLW6bd8G2c+ThFa4Kk9DVe+wGs4i466OEoulgE8qxonj7Jcwld3CZ5+oo8b7242pLoUfLkfG2ePpOnR/L0FX2ne1yfW3dqU0P7iSH9/F/uew8+tVza1HBMUDJR35ypXp43KL6TABawjB46mMcKuuhhDdM5W6Bgm3i6eUSiuZ75gp5xvvl9FpXnDQnjtSKnUMFy4kC9LdFcj3xBjzhfU0NZqoRlrmCpKli2Xt9vSzTHEghYON9Bloh4zhcskYLl++/HbYnmWEIBC+c7yFIjLAsFS03BslF70pZojqUqYOF87f9Q4zsbL6USX3pvxo65Ii16FSveoa1TX45J9Ch3C+dr36GYeYcq5B2KFe8Q3ePXs30zLm2ZdsP35OTsNl8zV8Q7zBXpwFyRON5Bm2eiyHPl3KsZiR4lT87X5pkwefokz0TRd7pH6/JbpzY1O80V6ZC5QsLd+jCRubSdKxLFXMEyEd+cicwV9aFzRZqz1RX3JO5MZRLN9SwQ9IzztXOFPW/DMVc0FCzforOZRHM98gU94nxNDWVpOuaKpoLl+Ob5TKI5lkDAwvkOsow55ooxBcv62qVMojmWUMDC+fZZ/gCGNQqf+Q8AAA==',
+      ],
+      [
+        8192,
+        'H4sIAAAAAAACA+NngAAWBgaGFAYGBiYxBgZ+qNhbRwY4YGJABc0/eLNBdNbNSFNi2CBzubGYy4bDXIYCLYLmgtSQau6aWYuIMpeVk4GBEc0MEQYGhjSGTIYchlQGA2hYMWKxmwWH3QG3V0rA2LziO02xsUFqQObCwntJIwMGYEUzN9xvuwqMPfeIsjo2c0FqANXxhbXsAQAA',
+      ],
+      [1073741824, 'H4sIAAAAAAACA0tJLEk0YBi5oLgkMydnBPs/JbEk0XCkxz8AG5tlEwUDAAA='],
+    ],
+    removal: 36n,
+    renaming: 36n,
+    guests: [
+      {
+        file: 9307747587656841093n,
+        fh: 4294967296n,
+        removed: 8959293458931859947n,
+        removedFh: 4294967297n,
+        directory: 16702414914346518887n,
+        listing: 4294967298n,
+        read: ['.', '..', 'a', 'b'],
+        cookie: 4n,
+      },
+      {
+        file: 6750635308298521734n,
+        fh: 4294967296n,
+        removed: 9276318864474309214n,
+        removedFh: 4294967297n,
+        directory: 11799607719528987420n,
+        listing: 4294967298n,
+        read: ['.', '..', 'a', 'b'],
+        cookie: 4n,
+      },
+    ],
+  },
 ];

@@ -210,22 +210,32 @@ export function appending(
   const done = Math.max(request.happened, 0);
   if (done >= size) return size;
   const { gathering } = session;
+  const { knownEnds } = journal;
   const slot = session.handles.slot(request.handle);
   const intend = (before: number): void => intendAppend(journal, request, slot, before - done, size);
   let before: Awaitable<number | typeof UNKNOWN> = gathering.endOf(slot);
-  if (before < 0) {
+  const isFirst = before < 0;
+  if (isFirst) {
     // What is gathered may be of this file. The backend would not count it.
     if (gathering.count > 0) session.submitGathered();
-    before = sizeOf(session, request, slot, file);
+    // Threads write without this one's knowledge.
+    before = session.fileTable === undefined ? knownEnds.of(slot) : -1;
+    if (before < 0) before = sizeOf(session, request, slot, file);
   }
   if (typeof before === 'number') {
     intend(before);
     if (done === 0 && gather()) {
-      gathering.append(slot, before + size);
+      if (isFirst) knownEnds.forget(slot);
+      gathering.append(slot, before + size, knownEnds.version);
       return GATHERED;
     }
-    return andThen(write(done), (count) => done + count);
+    knownEnds.forget(slot);
+    const written = write(done);
+    if (typeof written !== 'number') return andThen(written, (count) => done + count);
+    knownEnds.set(slot, before + written);
+    return done + written;
   }
+  knownEnds.forget(slot);
   return andThen(before, (known) => {
     if (known !== UNKNOWN) intend(known);
     return andThen(write(done), (count) => done + count);
@@ -239,14 +249,15 @@ function intendAppend(
   before: number,
   size: number,
 ): void {
-  journal.intend(uniqueLow, uniqueHigh, IntentKind.APPEND, slot, '', undefined, NO_SLOT, '', before, size);
+  journal.intendAppend(uniqueLow, uniqueHigh, slot, before, size);
 }
 
 /**
  * Gathered appends were noted as if each of those before writes everything. If one has not, says
  * where the others began indeed. To be called before the first is answered.
  */
-export function correctAppends({ journal }: Session, { requests, results, appends, file, end }: Batch): void {
+export function correctAppends({ journal }: Session, batch: Batch): void {
+  const { requests, results, count, appends, file, end, version } = batch;
   let before = end;
   for (let i = 0; i < appends; i++) before -= requests[i]!.size;
   let isRight = true;
@@ -257,6 +268,16 @@ export function correctAppends({ journal }: Session, { requests, results, append
     if (result !== size) isRight = false;
     before += typeof result === 'number' ? Math.max(result, 0) : 0;
   }
+  if (isRight && appends === count && version === journal?.knownEnds.version)
+    journal.knownEnds.set(file, end);
+}
+
+/**
+ * To be called before a request that may change the size of a file otherwise than by an append.
+ * @param slot absent: it may be any file.
+ */
+export function resizing({ journal }: Session, slot?: Slot): void {
+  journal?.knownEnds.forget(slot);
 }
 
 /** Moves what follows a range of a file, which changes its size. */

@@ -22,6 +22,7 @@ import {
   GETATTR_FH,
   InitFlag,
 } from '../wire/abi.js';
+import { resizing } from './at-most-once.js';
 import { checkId } from './refused-ids.js';
 import { refuseChange } from './refused-changes.js';
 import { GATHERED, type Operation } from './operation.js';
@@ -86,6 +87,7 @@ export const setattr: Operation<Attributes> = {
     const valid = session.in.u32(fuse_setattr_in.valid);
     const file = target(session, request, (valid & FATTR_FH) !== 0, fuse_setattr_in.fh);
     if (backend.setattr === undefined) throw refuseChange(backend);
+    resizing(session, request.slot);
     return backend.setattr(nodes.node(request.slot), changes(session, valid), file, request.context);
   },
   finish: finishAttributes,

@@ -8,7 +8,7 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from '../wire/abi.js';
-import { appending, movingRange } from './at-most-once.js';
+import { appending, movingRange, resizing } from './at-most-once.js';
 import { inPieces, isInPieces } from './in-pieces.js';
 import { checkCount, finishEmpty, GATHERED, isGone, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -146,6 +146,7 @@ export const write: Operation<number> = {
       if (appended instanceof Promise) session.writes.add(slot, 0, Infinity, appended);
       return appended;
     }
+    resizing(session, slot);
     if (
       session.mayGather(size) &&
       accelerator.gatherWrite?.(node, file, buffer, offset, flags, request.context)
@@ -222,6 +223,7 @@ export const fallocate: Operation<void> = {
     if (backend.fallocate === undefined) throw FsError.of('ENOSYS');
     if (length === 0) throw FsError.of('EINVAL');
     if (offset + length > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');
+    resizing(session, handles.slot(handle));
     const node = session.nodes.node(handles.slot(handle));
     const file = handles.object(handle);
     const allocate = (): Awaitable<void> =>
@@ -293,6 +295,7 @@ function copy(session: Session, request: Request, most: number): Awaitable<numbe
   request.handle = from;
   request.otherHandle = to;
   request.size = Math.min(length, Number.MAX_SAFE_INTEGER - Math.max(offset, toOffset));
+  resizing(session, handles.slot(to));
   return backend.copyFileRange(
     nodes.node(handles.slot(from)),
     handles.object(from),

@@ -24,7 +24,7 @@ import { isReadOnly, refuseChange } from './refused-changes.js';
 import { enter, noteChild } from './entry.js';
 import { closeHandle, discardFile, openHandle } from './handles.js';
 import { creationContext } from './names.js';
-import { creating } from './at-most-once.js';
+import { creating, resizing } from './at-most-once.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import type { Request } from '../session/request.js';
@@ -57,6 +57,7 @@ export const open: Operation<Opened<unknown>> = {
     request.slot = slot;
     request.flags = flags;
     if (backend.open === undefined) return JUST_OPEN;
+    if ((flags & OpenFlags.TRUNC) !== 0) resizing(session, slot);
     const node = session.nodes.node(slot);
     if (kill && (flags & OpenFlags.TRUNC) !== 0 && backend.setattr !== undefined) {
       return openAndTruncate(session, request, node, flags & ~OpenFlags.TRUNC);
@@ -124,6 +125,8 @@ export const create: Operation<Created<object, unknown>> = {
       throw backend.mknod === undefined ? refuseChange(backend) : FsError.of('ENOSYS');
     admitHandle(session);
     const { context, flags } = request;
+    // The file may be there.
+    if ((flags & OpenFlags.TRUNC) !== 0) resizing(session);
     return creating(
       session,
       request,

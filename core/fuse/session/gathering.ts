@@ -41,6 +41,8 @@ export class Batch {
   appends = 0;
   file = NO_SLOT;
   end = 0;
+  /** Of `KnownEnds`, at the first of them. */
+  version = 0;
   /** Ends the batch, if the backend carries it out on another thread. */
   readonly later: () => void;
 
@@ -111,10 +113,12 @@ export class Gathering {
    * The current request, which the backend has gathered and {@link add} follows for, appends to a
    * file.
    * @param end where the file ends then.
+   * @param version of `KnownEnds`.
    */
-  append(file: Slot, end: number): void {
+  append(file: Slot, end: number, version: number): void {
     const batch = this.#batch;
     if (batch.appends !== batch.count) return;
+    if (batch.appends === 0) batch.version = version;
     batch.appends += 1;
     batch.file = file;
     batch.end = end;

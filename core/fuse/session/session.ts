@@ -630,6 +630,13 @@ export class Session {
     }
   }
 
+  /** All requests that a former process has had have come again, as far as they were not answered. */
+  haveComeAgain(): void {
+    for (const unique of this.recovered?.keys() ?? [])
+      this.journal?.neverCame(unique | 0, Math.floor(unique / 2 ** 32) | 0);
+    this.recovered = undefined;
+  }
+
   /** Puts header and structure into the guest's buffers. @returns the reply's length. */
   #compose(request: Request, length: number): number {
     const failed = length < 0;

@@ -4,6 +4,8 @@
  * - `records.ts`: which records there are.
  * - `journal.ts`: writes them.
  * - `intent.ts`: requests that must not be carried out twice.
+ * - `open-requests.ts`: where the records of requests lie that have no answer yet.
+ * - `known-ends.ts`: where files end to which guests append.
  * - `recent-names.ts`: what names stood for lately, which spares looks before such requests.
  * - `replay.ts`: reads what a killed process has left.
  */
@@ -14,7 +16,7 @@ export {
   type JournaledSession,
   SessionJournal,
   type SessionPlace,
-  uniqueOf,
 } from './journal.js';
+export { uniqueOf } from './open-requests.js';
 export { NOT_RECENT } from './recent-names.js';
 export { type Left, type LeftSession, type OpenIntent, replay } from './replay.js';

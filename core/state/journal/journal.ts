@@ -9,6 +9,8 @@ import type { LookupCounts } from '../lookup-counts.js';
 import { NO_SLOT, type NodeTable, ROOT_SLOT } from '../node-table.js';
 import type { SavedSession } from '../saved-form.js';
 import { type IntentKind, type NamedNode, NO_PLACE, type Verdict } from './intent.js';
+import { KnownEnds } from './known-ends.js';
+import { OpenRequests, uniqueOf } from './open-requests.js';
 import { RecentNames } from './recent-names.js';
 import { AnswerKind, JOURNAL, LOCK_KINDS, RecordType } from './records.js';
 
@@ -61,8 +63,15 @@ const LISTING_BYTES = 8192;
 const NOT_HELD =
   'open files and directories that are removed cannot be handed to the keeper now: they do not survive a crash';
 
-/** No position in the log. */
-const NONE = -1;
+/** The highest count that a record has in one word. */
+const MOST_IN_WORD = 0x7fffffff;
+
+/** What a request has changed that is not written. */
+const Unwritten = { NOTHING: 0, GIVEN: 1, TAKEN: 2, CLOSED: 3 } as const;
+type Unwritten = (typeof Unwritten)[keyof typeof Unwritten];
+
+/** The record of such a change and the answer of the request. */
+const RECORD_OF = [0, RecordType.GAVE, RecordType.TOOK, RecordType.CLOSED] as const;
 
 const FIRST_PLACES = 1024;
 
@@ -94,6 +103,7 @@ export class Journal {
   #places = new Int32Array(FIRST_PLACES);
   /** What the guests' requests have lately found. */
   readonly names: RecentNames;
+  readonly knownEnds: KnownEnds;
   #nextSession = 0;
   #isOver = false;
   #isFollowed = false;
@@ -109,6 +119,7 @@ export class Journal {
     this.#holder = holder;
     this.#logger = log;
     this.names = new RecentNames(shared.nodes);
+    this.knownEnds = new KnownEnds(shared.nodes);
     shared.nodes.observer = {
       inserted: (slot, key) => this.#node(slot, key),
       forgotten: (slot) => this.#drop(slot),
@@ -372,15 +383,13 @@ export class SessionJournal {
   readonly #session: JournaledSession;
   readonly #place: SessionPlace;
   readonly #listings = new Map<HandleIndex, KnownListing>();
-  /** INTENT and VERDICT records of requests that have no answer yet, by `unique`. */
-  readonly #open = new Map<number, number>();
-  /**
-   * The last INTENT record, unless its request was answered. Most are answered before the next one
-   * is made, and need no place in the map.
-   */
-  #lastLow = 0;
-  #lastHigh = 0;
-  #lastPosition = NONE;
+  /** INTENT and VERDICT records of requests that have no answer yet. */
+  readonly #open = new OpenRequests();
+  /** What the current request has changed and is not written: most change nothing else. */
+  #unwritten: Unwritten = Unwritten.NOTHING;
+  /** A slot and its count, or a handle's index and generation. */
+  #unwrittenPlace = 0;
+  #unwrittenValue = 0;
   /**
    * VERDICT records of answers that other threads may not have published yet, by place. That of a
    * published one stays until the place is used again, so that nobody needs to tell.
@@ -403,29 +412,38 @@ export class SessionJournal {
     this.counts = counts;
     counts.observer = {
       counted: (slot, count, added) => {
-        if (!this.#count(slot, count) || added <= 0) return;
-        this.#given[this.#givenLength] = slot;
-        this.#given[this.#givenLength + 1] = added;
-        this.#givenLength += 2;
+        this.#write();
+        if (added <= 1 && count <= MOST_IN_WORD) {
+          this.#unwritten = added === 1 ? Unwritten.GIVEN : Unwritten.TAKEN;
+          this.#unwrittenPlace = slot;
+          this.#unwrittenValue = count;
+        } else if (this.#count(slot, count)) this.#noteGiven(slot, added);
       },
       cleared: () => this.#clear(),
     };
     handles.observer = {
-      opened: (index) => this.#handle(index, true),
+      opened: (index) => this.#handle(index),
       closed: (index) => {
-        this.#listings.delete(index);
-        this.#handle(index, false);
+        if (this.#listings.size > 0) this.#listings.delete(index);
+        this.#write();
+        this.#unwritten = Unwritten.CLOSED;
+        this.#unwrittenPlace = index;
+        this.#unwrittenValue = handles.generation(index);
       },
     };
   }
 
   /** Whether the current request has changed something that is not committed. */
   get pending(): boolean {
-    return this.#log.pending;
+    return this.#unwritten !== Unwritten.NOTHING || this.#log.pending;
   }
 
   get names(): RecentNames {
     return this.#journal.names;
+  }
+
+  get knownEnds(): KnownEnds {
+    return this.#journal.knownEnds;
   }
 
   /** See {@link Journal.isInUse}. */
@@ -493,12 +511,9 @@ export class SessionJournal {
     const words = 10 + textWords(name) + textWords(newName) + (key === undefined ? 1 : keyWords(key));
     if (!this.#journal.has(words)) return;
     const log = this.#log;
-    this.#keepLast();
     const w = log.words;
     const at = log.reserve(10);
-    this.#lastLow = low;
-    this.#lastHigh = high;
-    this.#lastPosition = at;
+    this.#open.set(low, high, at);
     w[at] = RecordType.INTENT | (words << 8);
     w[at + 1] = this.id;
     w[at + 2] = low;
@@ -516,11 +531,23 @@ export class SessionJournal {
     log.commit();
   }
 
-  /** The last INTENT record's request is not answered yet. */
-  #keepLast(): void {
-    if (this.#lastPosition !== NONE)
-      this.#open.set(uniqueOf(this.#lastLow, this.#lastHigh), this.#lastPosition);
-    this.#lastPosition = NONE;
+  /** As {@link intend}, for an append: the fields `slot`, `size` and `length` of `Intent`. */
+  intendAppend(low: number, high: number, slot: Slot, size: number, length: number): void {
+    const words = 8;
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
+    const w = log.words;
+    const at = log.reserve(words);
+    this.#open.set(low, high, at);
+    w[at] = RecordType.APPEND | (words << 8);
+    w[at + 1] = this.id;
+    w[at + 2] = low;
+    w[at + 3] = high;
+    w[at + 4] = slot;
+    w[at + 5] = size;
+    w[at + 6] = size / 2 ** 32;
+    w[at + 7] = length;
+    log.commit();
   }
 
   /** Keeps a verdict of a former process's request until that is answered. */
@@ -529,7 +556,7 @@ export class SessionJournal {
     const words = 5 + body.length;
     if (!this.#journal.has(words)) return;
     const place = verdict.kind === 'happened' ? NO_PLACE : verdict.place;
-    if (place === NO_PLACE) this.#open.set(uniqueOf(low, high), this.#log.position);
+    if (place === NO_PLACE) this.#open.set(low, high, this.#log.position);
     this.#verdict(low, high, place, words);
     for (const word of body) this.#log.put(word);
   }
@@ -561,6 +588,7 @@ export class SessionJournal {
     from: number,
     place: number,
   ): void {
+    if (this.#unwritten !== Unwritten.NOTHING && this.#answeredInOne(low, high, length, reply, place)) return;
     const count = reply === undefined || length <= 0 ? 0 : (length + 3) >>> 2;
     const words = 6 + count;
     const given = place === NO_PLACE ? undefined : this.#allGiven(low, high);
@@ -593,8 +621,64 @@ export class SessionJournal {
     for (let i = 0; i < here; i++) w[at + 6 + i] = reply![from + i]!;
     log.commit();
     this.#givenLength = 0;
-    if (this.#isLast(low, high)) this.#lastPosition = NONE;
-    if (this.#open.size > 0) this.#open.delete(uniqueOf(low, high));
+    this.#open.delete(low, high);
+  }
+
+  /**
+   * Commits the only change of a request together with its answer, in one record.
+   * @returns false if that takes more: then the change is written.
+   */
+  #answeredInOne(
+    low: number,
+    high: number,
+    length: number,
+    reply: Uint32Array | undefined,
+    place: number,
+  ): boolean {
+    const isGiven = this.#unwritten === Unwritten.GIVEN;
+    const isFit = isGiven ? reply === undefined && length >= 0 : reply !== undefined && length === 0;
+    const words = 6;
+    if (
+      !isFit ||
+      place !== NO_PLACE ||
+      this.#givenLength > 0 ||
+      this.#givenBefore.size > 0 ||
+      !this.#journal.has(words)
+    ) {
+      this.#write();
+      return false;
+    }
+    const log = this.#log;
+    const w = log.words;
+    const at = log.reserve(words);
+    w[at] = RECORD_OF[this.#unwritten]! | (words << 8);
+    w[at + 1] = this.id;
+    w[at + 2] = low;
+    w[at + 3] = high;
+    w[at + 4] = this.#unwrittenPlace;
+    w[at + 5] = this.#unwrittenValue;
+    log.commit();
+    this.#unwritten = Unwritten.NOTHING;
+    this.#open.delete(low, high);
+    return true;
+  }
+
+  /** Writes what is not. */
+  #write(): void {
+    const kind = this.#unwritten;
+    if (kind === Unwritten.NOTHING) return;
+    this.#unwritten = Unwritten.NOTHING;
+    const place = this.#unwrittenPlace;
+    if (kind === Unwritten.CLOSED) this.#closed(place as HandleIndex, this.#unwrittenValue);
+    else if (this.#count(place as Slot, this.#unwrittenValue) && kind === Unwritten.GIVEN)
+      this.#noteGiven(place as Slot, 1);
+  }
+
+  #noteGiven(slot: Slot, added: number): void {
+    if (added <= 0) return;
+    this.#given[this.#givenLength] = slot;
+    this.#given[this.#givenLength + 1] = added;
+    this.#givenLength += 2;
   }
 
   /**
@@ -602,6 +686,7 @@ export class SessionJournal {
    * lookups, which a later process must not take for those of another request.
    */
   waits(low: number, high: number): void {
+    this.#write();
     if (this.#givenLength === 0) return;
     const given = this.#allGiven(low, high);
     this.#givenLength = 0;
@@ -617,7 +702,7 @@ export class SessionJournal {
   /** Says, at once, which lookups a request has added that is carried out again. */
   #gave(low: number, high: number, place: number, given: readonly number[]): void {
     if (!this.#journal.has(6 + given.length)) return;
-    if (place === NO_PLACE) this.#open.set(uniqueOf(low, high), this.#log.position);
+    if (place === NO_PLACE) this.#open.set(low, high, this.#log.position);
     this.#verdict(low, high, place, 6 + given.length);
     this.#log.put(VerdictKind.GAVE);
     for (const word of given) this.#log.put(word);
@@ -630,13 +715,23 @@ export class SessionJournal {
     return before === undefined ? now : [...before, ...now];
   }
 
-  /** Whether a request has an {@link intend}ed change or a verdict. */
-  isOpen(low: number, high: number): boolean {
-    return this.#isLast(low, high) || (this.#open.size > 0 && this.#open.has(uniqueOf(low, high)));
+  /** A request for which a verdict is kept does not come again. Nothing may be under way. */
+  neverCame(low: number, high: number): void {
+    if (!this.#open.has(low, high) || !this.#journal.has(6)) return;
+    const log = this.#log;
+    log.put(RecordType.DONE | (6 << 8));
+    log.put(this.id);
+    log.put(low);
+    log.put(high);
+    log.put(0);
+    log.put(AnswerKind.BEFORE);
+    log.commit();
+    this.#open.delete(low, high);
   }
 
-  #isLast(low: number, high: number): boolean {
-    return this.#lastPosition !== NONE && this.#lastLow === low && this.#lastHigh === high;
+  /** Whether a request has an {@link intend}ed change or a verdict. */
+  isOpen(low: number, high: number): boolean {
+    return this.#open.has(low, high);
   }
 
   /** Writes what a directory stream has got since the last time. */
@@ -660,12 +755,10 @@ export class SessionJournal {
 
   /** Copies the records of requests that may come again from the part that was left. */
   copyOpen(): void {
-    this.#keepLast();
-    for (const records of [this.#open, this.#returned])
-      for (const [request, position] of records) {
-        if (!this.#journal.has(this.#log.lengthAt(position))) return;
-        records.set(request, this.#log.copy(position));
-      }
+    const copy = (position: number): number =>
+      this.#journal.has(this.#log.lengthAt(position)) ? this.#log.copy(position) : position;
+    this.#open.move(copy);
+    for (const [place, position] of this.#returned) this.#returned.set(place, copy(position));
   }
 
   /** Writes counts, handles and streams, with a pause after each small part. */
@@ -679,7 +772,7 @@ export class SessionJournal {
     }
     for (let index = 0 as HandleIndex; index < handles.end; index++) {
       if (!handles.isOpen(index)) continue;
-      this.#handle(index, true);
+      this.#handle(index);
       yield;
       if (!handles.isOpen(index) || !handles.isDirectory(index)) continue;
       const stream = handles.object(index) as DirectoryStream;
@@ -708,7 +801,9 @@ export class SessionJournal {
   }
 
   #clear(): void {
+    this.#write();
     // A guest that starts anew gives its requests the same ids.
+    this.#open.clear();
     this.#returned.clear();
     this.#givenLength = 0;
     this.#givenBefore.clear();
@@ -717,22 +812,30 @@ export class SessionJournal {
     this.#log.put(this.id);
   }
 
-  #handle(index: HandleIndex, isOpen: boolean): void {
-    const words = 7;
-    if (!this.#journal.has(words)) return;
-    const log = this.#log;
+  #handle(index: HandleIndex): void {
     const { handles } = this.#session;
     const file = handles.isLost(index) ? HandleKind.LOST : HandleKind.FILE;
     const kind = handles.isDirectory(index) ? HandleKind.DIRECTORY : file;
+    this.#putHandle(index, handles.generation(index), kind, handles.slot(index), handles.flags(index));
+  }
+
+  #closed(index: HandleIndex, generation: number): void {
+    this.#putHandle(index, generation, HandleKind.FREE, 0, 0);
+  }
+
+  #putHandle(index: HandleIndex, generation: number, kind: HandleKind, slot: number, flags: number): void {
+    const words = 7;
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
     const w = log.words;
     const at = log.reserve(words);
     w[at] = RecordType.HANDLE | (words << 8);
     w[at + 1] = this.id;
     w[at + 2] = index;
-    w[at + 3] = handles.generation(index);
-    w[at + 4] = isOpen ? kind : HandleKind.FREE;
-    w[at + 5] = handles.slot(index);
-    w[at + 6] = handles.flags(index);
+    w[at + 3] = generation;
+    w[at + 4] = kind;
+    w[at + 5] = slot;
+    w[at + 6] = flags;
   }
 
   #entries(index: HandleIndex, stream: DirectoryStream, from: number, to: number): void {
@@ -747,11 +850,6 @@ export class SessionJournal {
     log.put(stream.complete && to === stream.used ? 1 : 0);
     log.putBytes(stream.bytes, from, to);
   }
-}
-
-/** A request's id as a number. Halves are signed. */
-export function uniqueOf(low: number, high: number): number {
-  return (high >>> 0) * 2 ** 32 + (low >>> 0);
 }
 
 /** Kinds of verdicts, as records have them. */

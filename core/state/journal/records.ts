@@ -41,6 +41,16 @@ export const RecordType = {
   BOUNDARY: 13,
   /** slot, what the backend's `trace` says of its node now */
   TRACE: 14,
+  /**
+   * session, unique (2), slot, count: COUNT and DONE of a request that can be carried out again.
+   */
+  GAVE: 15,
+  /** session, unique (2), slot, count: COUNT and DONE of a request whose answer is empty. */
+  TOOK: 16,
+  /** session, unique (2), index, generation: HANDLE, closed, and DONE with an empty answer. */
+  CLOSED: 17,
+  /** session, unique (2), slot, size (2), length: INTENT of an append. */
+  APPEND: 18,
 } as const;
 
 /** The least words of a record after its first one, by type. */
@@ -59,6 +69,10 @@ export const LEAST_WORDS: Readonly<Record<number, number>> = {
   [RecordType.DONE]: 5,
   [RecordType.BOUNDARY]: 0,
   [RecordType.TRACE]: 2,
+  [RecordType.GAVE]: 5,
+  [RecordType.TOOK]: 5,
+  [RecordType.CLOSED]: 5,
+  [RecordType.APPEND]: 7,
 };
 
 /** What a DONE record has of the answer. */
@@ -73,4 +87,4 @@ export const AnswerKind = {
 /** Kinds of locks in a LOCK record. */
 export const LOCK_KINDS = ['posix', 'flock'] as const;
 
-export const JOURNAL = { name: 'session journal', magic: 0x4a534656, version: 4, oldest: 3 } as const;
+export const JOURNAL = { name: 'session journal', magic: 0x4a534656, version: 5, oldest: 3 } as const;

@@ -3,15 +3,8 @@ import { HandleKind } from '../handle-table.js';
 import { LockType, u64 } from '../locks/index.js';
 import type { SavedExport, SavedHandle, SavedNode, SavedSession } from '../saved-form.js';
 import { type Intent, IntentKind, NO_PLACE, type Verdict } from './intent.js';
-import {
-  KEY_BYTES,
-  KEY_NONE,
-  KEY_NUMBER,
-  KEY_TEXT,
-  type SessionPlace,
-  uniqueOf,
-  VerdictKind,
-} from './journal.js';
+import { KEY_BYTES, KEY_NONE, KEY_NUMBER, KEY_TEXT, type SessionPlace, VerdictKind } from './journal.js';
+import { uniqueOf } from './open-requests.js';
 import { AnswerKind, JOURNAL, LEAST_WORDS, LOCK_KINDS, RecordType } from './records.js';
 
 /** An {@link Intent} without an answer. Nodes are indexes of the saved form; -1 for none. */
@@ -108,10 +101,11 @@ interface Lock {
 
 /** The answer that was committed last, whose guest may not have got it. */
 interface Last {
-  session: number;
-  at: number;
-  end: number;
-  lookups: Map<number, number>;
+  readonly session: number;
+  readonly unique: readonly [low: number, high: number];
+  /** Bytes of the reply after its header, and where it lies; undefined where it is not kept. */
+  readonly reply: { readonly length: number; readonly at: number; readonly end: number } | undefined;
+  readonly lookups: Map<number, number>;
 }
 
 /**
@@ -189,18 +183,21 @@ class Reader {
     const session = this.#sessions.get(w[at]!);
     if (session === undefined) return;
     switch (type) {
-      case RecordType.COUNT: {
-        const slot = w[at + 1]!;
-        const count = readWide(w, at + 2);
-        if (!Number.isSafeInteger(count)) throw new RangeError('session journal: a bad lookup count');
-        const more = count - (session.counts.get(slot) ?? 0);
-        if (more > 0) this.#added.set(slot, (this.#added.get(slot) ?? 0) + more);
-        if (count === 0) session.counts.delete(slot);
-        else session.counts.set(slot, count);
+      case RecordType.COUNT:
+        this.#count(session, w[at + 1]!, readWide(w, at + 2));
         return;
-      }
+      case RecordType.GAVE:
+      case RecordType.TOOK:
+        this.#count(session, w[at + 3]!, w[at + 4]!);
+        this.#done(session, at, type === RecordType.GAVE ? undefined : { length: 0, at: end, end });
+        return;
+      case RecordType.CLOSED:
+        this.#closed(session, w[at + 3]!, w[at + 4]!);
+        this.#done(session, at, { length: 0, at: end, end });
+        return;
       case RecordType.NO_COUNTS:
         session.counts.clear();
+        session.open.clear();
         session.returned.clear();
         return;
       case RecordType.HANDLE:
@@ -210,6 +207,7 @@ class Reader {
         this.#listing(session, at, end);
         return;
       case RecordType.INTENT:
+      case RecordType.APPEND:
       case RecordType.VERDICT: {
         const place = type === RecordType.VERDICT ? w[at + 3]! : NO_PLACE;
         if (place !== NO_PLACE) session.returned.set(place, { type, at, end });
@@ -218,13 +216,35 @@ class Reader {
         if (type === RecordType.VERDICT && w[at + 4] === VerdictKind.GAVE) this.#added = new Map();
         return;
       }
-      case RecordType.DONE:
-        this.#addEarlier(session.open.get(uniqueOf(w[at + 1]!, w[at + 2]!)));
-        session.open.delete(uniqueOf(w[at + 1]!, w[at + 2]!));
-        this.#last =
-          w[at + 4] === AnswerKind.BEFORE ? undefined : { session: w[at]!, at, end, lookups: this.#added };
-        this.#added = new Map();
+      case RecordType.DONE: {
+        const reply = w[at + 4] === AnswerKind.REPLY ? { length: w[at + 3]!, at: at + 5, end } : undefined;
+        this.#done(session, at, reply);
+        if (w[at + 4] === AnswerKind.BEFORE) this.#last = undefined;
+      }
     }
+  }
+
+  #count(session: Session, slot: number, count: number): void {
+    if (!Number.isSafeInteger(count)) throw new RangeError('session journal: a bad lookup count');
+    const more = count - (session.counts.get(slot) ?? 0);
+    if (more > 0) this.#added.set(slot, (this.#added.get(slot) ?? 0) + more);
+    if (count === 0) session.counts.delete(slot);
+    else session.counts.set(slot, count);
+  }
+
+  #closed(session: Session, index: number, generation: number): void {
+    session.lastGeneration = Math.max(session.lastGeneration, generation);
+    session.handles.delete(index);
+  }
+
+  /** A request is answered. @param at where a record has the session and the request's id. */
+  #done({ open }: Session, at: number, reply: Last['reply']): void {
+    const w = this.#words;
+    const unique = [w[at + 1]!, w[at + 2]!] as const;
+    this.#addEarlier(open.get(uniqueOf(...unique)));
+    open.delete(uniqueOf(...unique));
+    this.#last = { session: w[at]!, unique, reply, lookups: this.#added };
+    this.#added = new Map();
   }
 
   finish(): Left {
@@ -298,11 +318,11 @@ class Reader {
     const w = this.#words;
     const index = w[at + 1]!;
     const generation = w[at + 2]!;
-    session.lastGeneration = Math.max(session.lastGeneration, generation);
     if (w[at + 3] === HandleKind.FREE) {
-      session.handles.delete(index);
+      this.#closed(session, index, generation);
       return;
     }
+    session.lastGeneration = Math.max(session.lastGeneration, generation);
     const known = session.handles.get(index);
     const listing = known?.generation === generation ? known.listing : undefined;
     session.handles.set(index, {
@@ -389,6 +409,7 @@ class Reader {
     const verdicts: OpenVerdict[] = [...returned.values()].map(({ at, end }) => this.#verdict(at, end));
     for (const { type, at, end } of open.values()) {
       if (type === RecordType.INTENT) intents.push(...this.#intent(at, end));
+      else if (type === RecordType.APPEND) intents.push(...this.#append(at));
       else verdicts.push(this.#verdict(at, end));
     }
     const last = this.#last;
@@ -412,6 +433,17 @@ class Reader {
     const otherNode = w[at + 5]! < 0 ? -1 : this.#index(w[at + 5]!);
     if (node < 0 || (kind === IntentKind.RENAME && otherNode < 0)) return [];
     return [{ unique, kind, node, otherNode, size, length, name, newName, key }];
+  }
+
+  /** @returns none if the node is gone. */
+  #append(at: number): OpenIntent[] {
+    const w = this.#words;
+    const node = this.#index(w[at + 3]!);
+    if (node < 0) return [];
+    const unique = [w[at + 1]!, w[at + 2]!] as const;
+    const [size, length] = [readWide(w, at + 4), w[at + 6]!];
+    const none = { otherNode: -1, name: '', newName: '', key: undefined };
+    return [{ unique, kind: IntentKind.APPEND, node, size, length, ...none }];
   }
 
   #verdict(at: number, end: number): OpenVerdict {
@@ -439,12 +471,10 @@ class Reader {
     return { kind: 'answered', place, length, words: this.#words.slice(at, end) };
   }
 
-  #lastVerdict({ at, end, lookups }: Last): OpenVerdict {
-    const w = this.#words;
-    const unique = [w[at + 1]!, w[at + 2]!] as const;
+  #lastVerdict({ unique, reply, lookups }: Last): OpenVerdict {
     const place = NO_PLACE;
-    if (w[at + 4] === AnswerKind.REPLY)
-      return { unique, verdict: this.#answer(place, w[at + 3]!, at + 5, end) };
+    if (reply !== undefined)
+      return { unique, verdict: this.#answer(place, reply.length, reply.at, reply.end) };
     return { unique, verdict: { kind: 'gave', place, lookups: this.#lookups(lookups) } };
   }
 

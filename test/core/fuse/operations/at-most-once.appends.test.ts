@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import type { Awaitable } from '../../../../core/backend/index.js';
 import { recoverRequests, restoreSession } from '../../../../core/fuse/index.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
@@ -9,6 +9,7 @@ import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { GatheringBackend } from '../../../support/gathering-backend.js';
 import { journaled, PlainMemory } from '../../../support/journaled.js';
 import { Loopback } from '../../../support/loopback.js';
+import { TinyBackend } from '../../../support/tiny-backend.js';
 
 const WORDS = 1024 + 2 * 8192;
 const ENOSPC = 28;
@@ -114,3 +115,80 @@ for (let answered = 2; answered <= TEXTS.length; answered++) {
     assert.equal(await goOn(ended, answered), [BEFORE, ...kept].join(''));
   });
 }
+
+interface Opened {
+  readonly nodeid: bigint;
+  readonly fh: bigint;
+}
+
+/** What may change the size of a file between two appends to it, and needs no handle of them. */
+const RESIZINGS: Readonly<Record<string, (client: FuseClient, file: Opened) => Promise<unknown>>> = {
+  WRITE: (client, { nodeid, fh }) => client.write(nodeid, fh, 100, Buffer.from('beyond')),
+  SETATTR: (client, { nodeid }) => client.setattr(nodeid, { size: 3 }),
+  FALLOCATE: (client, { nodeid, fh }) => client.fallocate(nodeid, fh, 0, 0, 200),
+  COPY_FILE_RANGE: (client, { nodeid, fh }) => client.copyFileRange([nodeid, fh, 0], [nodeid, fh, 50], 9),
+  'OPEN with O_TRUNC': (client, { nodeid }) => client.open(nodeid, 0o1001),
+  'CREATE with O_TRUNC': (client) => client.create(ROOT, 'log', 0o644, 0o1101),
+};
+
+/** A guest that has a file open to append to it, and what is noted of its appends. */
+async function appender(t: TestContext) {
+  const memory = new PlainMemory(WORDS);
+  const tiny = new TinyBackend();
+  const running = await journaled(tiny, memory);
+  const { client } = running.kept();
+  await client.init();
+  const { entry, open } = await client.create(ROOT, 'log', 0o644, 0o2002);
+  const file = tiny.root.children.get('log')!;
+  const noted: { readonly size: number; readonly is: number }[] = [];
+  let asked = 0;
+  const replaced: Partial<TinyBackend> = {
+    create(...args: Parameters<TinyBackend['create']>) {
+      file.data = new Uint8Array(0);
+      return TinyBackend.prototype.create.apply(tiny, args);
+    },
+    getattr(...args: Parameters<TinyBackend['getattr']>) {
+      asked += 1;
+      return TinyBackend.prototype.getattr.apply(tiny, args);
+    },
+    write(...args: Parameters<TinyBackend['write']>) {
+      const [intent] = replay(memory)!.sessions[0]!.intents;
+      if (intent !== undefined) noted.push({ size: intent.size, is: file.data.length });
+      return TinyBackend.prototype.write.apply(tiny, args);
+    },
+  };
+  Object.assign(tiny, replaced);
+  let now = 1;
+  t.mock.method(performance, 'now', () => now);
+  return {
+    client,
+    file,
+    opened: { nodeid: entry.nodeid, fh: (await client.open(entry.nodeid, 2)).fh },
+    append: () => client.write(entry.nodeid, open.fh, 0, Buffer.from('appended')),
+    later: () => (now += 2),
+    noted,
+    asked: () => asked,
+  };
+}
+
+for (const [name, resize] of Object.entries(RESIZINGS))
+  test(`an append after ${name} is noted with the size that the file has then`, async (t) => {
+    const { client, opened, append, noted } = await appender(t);
+    for (let i = 0; i < 2; i++) await append();
+    await resize(client, opened);
+    for (let i = 0; i < 2; i++) await append();
+    assert.equal(noted.length, 4);
+    for (const { size, is } of noted) assert.equal(size, is);
+  });
+
+test('the size of a file is asked for once where appends follow each other, and later anew', async (t) => {
+  const { file, append, later, noted, asked } = await appender(t);
+  for (let i = 0; i < 5; i++) await append();
+  assert.equal(asked(), 1);
+  // A process of the host is not seen.
+  file.data = new Uint8Array(1000);
+  later();
+  await append();
+  assert.equal(asked(), 2);
+  assert.deepEqual(noted.at(-1), { size: 1000, is: 1000 });
+});
