@@ -23,7 +23,8 @@ export const SAVED_VERSION = 6;
 export const OLDEST_VERSION = 1;
 
 /**
- * What is read is checked by these. They are made when something is first read: few daemons ever do.
+ * What is read is checked by these. They are made when something is first read, which few
+ * daemons ever do.
  */
 function schemas() {
   const index = z.int().nonnegative();

@@ -630,7 +630,7 @@ export class Session {
     }
   }
 
-  /** All requests that a former process has had have come again, as far as they were not answered. */
+  /** Requests that a former process has had have come again, unless they were answered. */
   haveComeAgain(): void {
     for (const unique of this.recovered?.keys() ?? [])
       this.journal?.neverCame(unique | 0, Math.floor(unique / 2 ** 32) | 0);
