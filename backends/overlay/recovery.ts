@@ -37,14 +37,30 @@ function isRecoverable(layer: Backend): boolean {
   return layer.save === undefined || accelerator?.recover !== undefined;
 }
 
+/** Whether a layer's nodes move, so that they are found by its own traces, which nobody keeps. */
+function isWrittenBucket(layer: Backend): boolean {
+  const { trace, tracesHelp } = acceleratorOf(layer) ?? {};
+  return trace !== undefined && tracesHelp === false;
+}
+
 /** @returns the parts of an accelerator by which guests survive; none if a layer does not. */
 export function recovery(
   union: () => Union,
   layers: readonly Backend[],
 ): Pick<
   Accelerator<OverlayNode>,
-  'recover' | 'recovered' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace' | 'contents' | 'leave'
+  | 'recover'
+  | 'recovered'
+  | 'descriptor'
+  | 'trace'
+  | 'watchTraces'
+  | 'retrace'
+  | 'contents'
+  | 'leave'
+  | 'unkept'
 > {
+  if (layers.some(isWrittenBucket))
+    return { unkept: 'a bucket in an overlay must be a lower that is readOnly' };
   if (!layers.every(isRecoverable)) return {};
   let traces: Traces = new Map();
   const contents = contentsOf(layers);

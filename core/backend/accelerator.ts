@@ -276,6 +276,10 @@ export interface Accelerator<N extends object = object, F = unknown> {
   /** Whether `recover` finds nodes without their traces, too, which then only make it surer. */
   readonly tracesHelp?: boolean | undefined;
   /**
+   * Why guests could not go on after this process was killed, where a keeper is refused for that.
+   */
+  readonly unkept?: string | undefined;
+  /**
    * Has `changed` called when a node has another {@link trace}, and before a change after which the
    * former one would lead nowhere. Replaces an earlier `changed`. Required beside `trace`.
    */

@@ -172,6 +172,7 @@ function keep<N extends object, F>(
     if (inner.leave !== undefined) kept.leave = inner.leave.bind(inner);
     kept.contents = inner.contents;
   }
+  kept.unkept = inner.unkept;
   if (!isReplaced('resolve') && inner.migration !== undefined) kept.migration = inner.migration;
   if (inner.transfer !== undefined && !TRANSFERS.some(isReplaced)) kept.transfer = inner.transfer;
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.

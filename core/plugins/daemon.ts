@@ -459,6 +459,7 @@ export class Daemon {
       if (name !== undefined) shared.set(name, { config, one });
       opened.push([config, one, source]);
     }
+    if (this.#keeper !== undefined) for (const [config, one] of opened) requireKept(config, one);
     for (const [config, one, source] of opened)
       this.#configured.push({ config, source, export: one, server: this.#listen(config, one) });
     if (beginning === undefined || this.#keeper === undefined) return;
@@ -912,6 +913,11 @@ function mustAgree(config: CheckedExport, other: CheckedExport, what: string): v
   throw new UsageError(
     `${what}.${odd}: must be that of the other export of backend ${String(other.backend)}`,
   );
+}
+
+/** @throws UsageError for a backend whose guests a keeper could not help. */
+function requireKept({ tag }: CheckedExport, { accelerator: { unkept } }: Export): void {
+  if (unkept !== undefined) throw new UsageError(`export ${tag}: with keep, ${unkept}`);
 }
 
 /** Has a journal keep a session, with what a former process has left of its requests. */

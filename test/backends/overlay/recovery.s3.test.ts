@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test, type TestContext } from 'node:test';
@@ -122,4 +124,35 @@ test('requests are carried out once, however often the engine is killed, on an o
     isEnough: (_lines, directories) => directories >= 4,
   });
   assert.equal(await running.stop(), 0);
+});
+
+test('an overlay whose upper is a bucket is refused with a keeper, in words', async (t) => {
+  const bucket = await TestBucket.create();
+  const directory = await temporaryFolder();
+  mkdirSync(join(directory, 'lower'));
+  const socket = join(directory, 'socket');
+  const upper = {
+    type: 's3',
+    bucket: bucket.name,
+    endpoint: bucket.endpoint,
+    pathStyle: true,
+    cacheDir: await temporaryFolder(),
+  };
+  const backend = { type: 'overlay', lowers: [join(directory, 'lower')], upper };
+  const file = join(directory, 'config.json');
+  writeFileSync(file, JSON.stringify({ keep: true, exports: [{ tag: 'test', socket, backend }] }));
+  const [node, program] = keeping([]).command(directory, socket);
+  const keeper = spawn(node!, [program!, 'serve', '--config', file, '--log-level', 'silent'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  t.after(() => keeper.kill('SIGKILL'));
+  let said = '';
+  for await (const text of keeper.stderr) {
+    said += String(text);
+    if (said.includes('export test: ')) break;
+  }
+  assert.match(said, /export test: with keep, a bucket in an overlay must be a lower that is readOnly/);
+  const ended = once(keeper, 'exit');
+  keeper.kill('SIGTERM');
+  assert.deepEqual(await ended, [0, null]);
 });
