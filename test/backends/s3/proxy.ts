@@ -107,7 +107,8 @@ export class Proxy {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
   readonly #writes = new Map<string, Promise<unknown>>();
   readonly #onward = new Set<Promise<unknown>>();
-  #closed = false;
+  /** Of requests: those that came before the last cut are not passed on any more. */
+  #era = 0;
 
   private constructor(server: Server, endpoint: string, target: URL) {
     this.#server = server;
@@ -131,15 +132,25 @@ export class Proxy {
     while (this.#onward.size > 0) await Promise.allSettled(this.#onward);
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
+  /**
+   * Breaks all connections. What was not passed on yet is not passed on any more. Returns when the
+   * server has dealt with the rest.
+   */
+  async cut(): Promise<void> {
+    this.#era += 1;
     this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
     await this.settled();
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    await this.cut();
+    await closed;
     this.#agent.destroy();
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const era = this.#era;
     const body = await collect(request);
     const seen = describe(request);
     this.seen.push(seen);
@@ -153,7 +164,6 @@ export class Proxy {
     if (code !== undefined && fault !== 'internal-error') return answerError(request, response, ...code);
     if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
     if (fault === 'late') await new Promise((resolve) => setTimeout(resolve, 3000));
-    if (this.#closed) return;
     if (fault === 'portal') return answerPage(request, response);
     if (fault === 'no-body') return void response.writeHead(200, { etag: '"0"' }).end();
     if (fault === 'no-document') return void response.writeHead(200, { etag: '"0"' }).end('bytes');
@@ -163,9 +173,10 @@ export class Proxy {
     if (fault === 'refuse-conditions') return answerError(request, response, 412, 'PreconditionFailed');
     const asked = { ...seen, url: request.url ?? '/', body };
     if (!(await this.#checksums.isSound(asked))) return answerError(request, response, 400, 'BadDigest');
+    if (era !== this.#era) return;
     const always = fault === 'ignore-conditions';
-    if (fault === 'duplicate') await this.#carryOut(request, body, seen, always);
-    const work = this.#carryOut(request, body, seen, always);
+    const once = (): Promise<Answer | undefined> => this.#carryOut(request, body, seen, always);
+    const work = fault === 'duplicate' ? once().then(once) : once();
     this.#onward.add(work);
     const answer = await work.finally(() => this.#onward.delete(work));
     if (fault === 'reset-after') {

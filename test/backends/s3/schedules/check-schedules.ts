@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
-import { parallel } from '../../../../backends/s3/client/concurrency.js';
 import { removeFolders, TestBucket } from '../support.js';
-import { type End, Schedule } from './schedule.js';
+import { runSchedules } from './campaign.js';
+import type { End } from './schedule.js';
 
 /*
  * Many schedules of faults, with ends that are cut or by kill -9:
@@ -22,12 +22,12 @@ const { values } = parseArgs({
 });
 const first = Number(values.seed);
 const seeds = Array.from({ length: Number(values.schedules) }, (_, i) => first + i);
-const sum = { schedules: 0, violations: 0, ends: 0, kills: 0, requests: 0, faults: 0, steps: 0 };
+const sum = { schedules: 0, violations: 0, ends: 0, kills: 0, requests: 0, faults: 0, steps: 0, reads: 0 };
+const counted = ['ends', 'kills', 'requests', 'faults', 'steps', 'reads'] as const;
 const bucket = await TestBucket.create();
-await parallel(seeds, Number(values.jobs), async (seed) => {
-  const outcome = await new Schedule(bucket, seed, values.end as End).run();
+await runSchedules(bucket, values.end as End, seeds, Number(values.jobs), (seed, outcome) => {
   sum.schedules += 1;
-  for (const name of ['ends', 'kills', 'requests', 'faults', 'steps'] as const) sum[name] += outcome[name];
+  for (const name of counted) sum[name] += outcome[name];
   if (outcome.violations.length === 0) return;
   sum.violations += 1;
   process.exitCode = 1;

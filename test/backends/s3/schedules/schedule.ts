@@ -1,16 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { cpSync } from 'node:fs';
-import { createInterface } from 'node:readline';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { Random } from '../../../support/random.js';
 import { type Fault, Proxy, type Seen } from '../proxy.js';
 import { context, Mount, temporaryFolder, type TestBucket } from '../support.js';
+import type { Order, Told } from './killed.js';
 import { Steps } from './steps.js';
-import { type Ending, type Step, Worlds } from './worlds.js';
-
-const WORKER = fileURLToPath(new URL('killed-worker.js', import.meta.url));
+import { type Step, Worlds } from './worlds.js';
 
 /** What befalls a request. */
 const FAULTS: readonly Fault[] = [
@@ -27,20 +24,9 @@ const FAULTS: readonly Fault[] = [
 ];
 /** Of a hundred requests, those that meet a fault: of a start, and later. */
 const FAULTY = { start: 4, later: 20 };
-/** Rounds of a schedule, each with a start, steps, and an end without warning. */
-const ROUNDS = 2;
 
 /** How the process of a mount ends: by SIGKILL, or by what one process can do to look the same. */
 export type End = 'killed' | 'cut';
-
-/** What a worker tells. */
-interface Told {
-  readonly step?: Step;
-  readonly ending?: Ending;
-  readonly read?: string;
-  readonly digest?: string;
-  readonly mounted?: true;
-}
 
 /** What came of a schedule. */
 export interface Outcome {
@@ -51,6 +37,8 @@ export interface Outcome {
   readonly requests: number;
   readonly faults: number;
   readonly steps: number;
+  /** Of whole files, each compared with what may be in it. */
+  readonly reads: number;
   readonly trace: readonly string[];
 }
 
@@ -66,46 +54,36 @@ export interface Outcome {
 export class Schedule {
   readonly #bucket: TestBucket;
   readonly #random: Random;
-  readonly #end: End;
   readonly #prefix: string;
   readonly #worlds = new Worlds();
   readonly #violations: string[] = [];
-  readonly #dying: Promise<unknown>[] = [];
-  readonly #counts = { ends: 0, kills: 0, requests: 0, faults: 0, steps: 0 };
+  readonly #counts = { ends: 0, kills: 0, requests: 0, faults: 0, steps: 0, reads: 0 };
   #folder = '';
-  #isStarting = false;
+  #proxy: Proxy | undefined;
+  #meets: 'nothing' | 'faults of a start' | 'faults' | 'a cut line' = 'nothing';
 
   constructor(bucket: TestBucket, seed: number, end: End) {
     this.#bucket = bucket;
     this.#random = new Random(seed);
-    this.#end = end;
     this.#prefix = `${end}-${seed}`;
   }
 
-  async run(): Promise<Outcome> {
-    this.#folder = await temporaryFolder();
-    try {
-      for (let round = 0; round < ROUNDS && this.#violations.length === 0; round++) {
-        if (this.#end === 'cut') await this.#cut();
-        else {
-          // A start that takes up what a dead one has left may be killed, too.
-          const kills = this.#random.chance(30) ? 2 : 1;
-          for (let i = 0; i < kills; i++) await this.#kill();
-        }
-        await this.#verify();
-      }
-    } catch (error) {
-      this.#violations.push(error instanceof Error ? `${error.stack}` : String(error));
-    }
-    await Promise.all(this.#dying);
+  /** Whether nothing was wrong so far. */
+  get isRight(): boolean {
+    return this.#violations.length === 0;
+  }
+
+  async end(): Promise<Outcome> {
+    await this.#proxy?.close();
     return { violations: this.#violations, ...this.#counts, trace: this.#worlds.trace };
   }
 
   #options(): Record<string, unknown> {
     const random = this.#random;
-    return {
+    const options = {
       prefix: this.#prefix,
       cacheDir: this.#folder,
+      endpoint: this.#proxy!.endpoint,
       // No fault hangs: what takes longer is a busy machine's.
       requestTimeout: 15,
       operationTimeout: 6,
@@ -121,6 +99,8 @@ export class Schedule {
       writebackDelay: random.pick([0, 0.05, 600]),
       metadataTtl: random.pick([0, 5]),
     };
+    this.#worlds.trace.push(`mounted with ${JSON.stringify(options)}`);
+    return options;
   }
 
   /** A bad line to the server. */
@@ -128,7 +108,9 @@ export class Schedule {
     const proxy = await Proxy.start(this.#bucket.endpoint);
     proxy.fault = (seen) => {
       this.#counts.requests += 1;
-      if (!this.#random.chance(this.#isStarting ? FAULTY.start : FAULTY.later)) return undefined;
+      if (this.#meets === 'nothing') return undefined;
+      if (this.#meets === 'a cut line') return 'reset-before';
+      if (!this.#random.chance(this.#meets === 'faults' ? FAULTY.later : FAULTY.start)) return undefined;
       this.#counts.faults += 1;
       return this.#faultOf(seen);
     };
@@ -141,71 +123,73 @@ export class Schedule {
     return fault === 'duplicate' && /Multipart|UploadPart/.test(operation) ? 'reset-after' : fault;
   }
 
+  /** A folder and a line, and now and then a start that has to find out what the server keeps. */
+  async #prepare(): Promise<void> {
+    if (this.#folder === '') this.#folder = await temporaryFolder();
+    if (this.#random.chance(25)) await rm(join(this.#folder, 'server.json'), { force: true });
+    this.#proxy ??= await this.#line();
+  }
+
   /** Mounts in this process, and cuts it off in the midst of a step. */
-  async #cut(): Promise<void> {
-    const proxy = await this.#line();
-    const { fault } = proxy;
-    proxy.fault = () => undefined;
-    const mount = await Mount.open(this.#bucket, { ...this.#options(), endpoint: proxy.endpoint });
-    proxy.fault = fault;
-    this.#isStarting = false;
-    const over = { isOver: false };
-    const steps = new Steps(mount, this.#random, {
-      begin: (step) => this.#began(step),
-      end: (ending) => this.#worlds.end(ending),
-      read: (name, digest) => this.#read(name, digest),
-      get isOver() {
-        return over.isOver;
-      },
+  async cut(): Promise<void> {
+    await this.#guarded(async () => {
+      await this.#prepare();
+      this.#meets = 'nothing';
+      const mount = await Mount.open(this.#bucket, this.#options());
+      this.#meets = 'faults';
+      const over = { isOver: false };
+      const steps = new Steps(mount, this.#random, {
+        begin: (step) => this.#began(step),
+        end: (ending) => this.#worlds.end(ending),
+        read: (name, digest) => this.#read(name, digest),
+        get isOver() {
+          return over.isOver;
+        },
+      });
+      for (let i = 2 + this.#random.below(6); i > 0; i--) await steps.next();
+      const last = steps.next();
+      await sleep(this.#random.below(40));
+      const copy = await temporaryFolder();
+      // All at one instant.
+      over.isOver = true;
+      this.#meets = 'a cut line';
+      cpSync(this.#folder, copy, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+      const cut = this.#proxy!.cut();
+      this.#worlds.crash();
+      this.#counts.ends += 1;
+      await Promise.all([cut, mount.backend.mounted.abandon(), last]);
+      await rm(this.#folder, { recursive: true, force: true });
+      this.#folder = copy;
     });
-    for (let i = 2 + this.#random.below(6); i > 0; i--) await steps.next();
-    const last = steps.next();
-    await sleep(this.#random.below(40));
-    over.isOver = true;
-    const copy = await temporaryFolder();
-    cpSync(this.#folder, copy, { recursive: true, filter: (path) => !path.endsWith('.sock') });
-    this.#worlds.crash();
-    this.#counts.ends += 1;
-    this.#dying.push(proxy.close(), mount.backend.mounted.abandon());
-    await last;
-    await proxy.settled();
-    this.#folder = copy;
   }
 
-  /** Has another process mount, and kills it at any moment, of its start too. */
-  async #kill(): Promise<void> {
-    const proxy = await this.#line();
-    const options = JSON.stringify({ ...this.#options(), endpoint: proxy.endpoint });
-    const args = [this.#bucket.name, proxy.endpoint, String(this.#random.next()), options];
-    const child = spawn(process.execPath, [WORKER, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    this.#isStarting = true;
-    let errors = '';
-    child.stderr.on('data', (text: Buffer) => (errors = `${errors}${text}`.slice(-2000)));
-    const killed = this.#takeDown(child);
-    await once(child, 'close');
-    await killed;
+  /**
+   * @returns what a process needs to make steps, of which {@link heard} and {@link died} are told.
+   */
+  async start(): Promise<Omit<Order, 'id' | 'afterMs'>> {
+    await this.#prepare();
+    this.#meets = 'faults of a start';
+    const { name } = this.#bucket;
+    const { endpoint } = this.#proxy!;
+    return { name, endpoint, seed: this.#random.next(), options: this.#options() };
+  }
+
+  heard({ mounted, failed, step, ending, read, digest }: Told): void {
+    if (mounted === true) this.#meets = 'faults';
     // Nothing comes of a start that got no answer in time.
-    if (child.signalCode !== 'SIGKILL') this.#worlds.trace.push(`did not start: ${errors}`);
-    else this.#counts.kills += 1;
-    this.#counts.ends += 1;
-    this.#worlds.crash();
-    await proxy.close();
+    if (failed !== undefined) this.#worlds.trace.push(`did not start: ${failed}`);
+    if (step !== undefined) this.#began(step);
+    if (ending !== undefined) this.#worlds.end(ending);
+    if (read !== undefined) this.#read(read, digest);
   }
 
-  async #takeDown(child: ChildProcess): Promise<void> {
-    let left = this.#random.chance(10) ? 0 : 1 + this.#random.below(20);
-    const pauseMs = this.#random.below(left === 0 ? 400 : 60);
-    for await (const line of createInterface({ input: child.stdout! })) {
-      const { step, ending, read, digest, mounted } = JSON.parse(line) as Told;
-      if (mounted === true) this.#isStarting = false;
-      if (step !== undefined) this.#began(step);
-      if (ending !== undefined) this.#worlds.end(ending);
-      if (read !== undefined) this.#read(read, digest);
-      if (left === 0 || (left > 0 && (step !== undefined || mounted === true) && --left === 0)) {
-        left = -1;
-        setTimeout(() => child.kill('SIGKILL'), pauseMs);
-      }
-    }
+  /** @param errors of a process that was not killed. */
+  async died(errors: string | undefined): Promise<void> {
+    if (errors === undefined) this.#counts.kills += 1;
+    else this.#violations.push(`ended by itself: ${errors}`);
+    this.#counts.ends += 1;
+    this.#worlds.crash();
+    await this.#proxy!.cut();
   }
 
   #began(step: Step): void {
@@ -214,15 +198,34 @@ export class Schedule {
   }
 
   #read(name: string, digest: string | undefined): void {
+    this.#counts.reads += 1;
     const wrong = this.#worlds.read(name, digest);
     if (wrong !== undefined) this.#violations.push(wrong);
   }
 
   /** Starts again on what is left, brings everything into the bucket, and compares. */
-  async #verify(): Promise<void> {
+  async verify(): Promise<void> {
+    await this.#guarded(async () => {
+      await this.#prepare();
+      this.#meets = 'nothing';
+      await this.#compare();
+    });
+  }
+
+  async #guarded(run: () => Promise<void>): Promise<void> {
+    try {
+      await run();
+    } catch (error) {
+      this.#violations.push(error instanceof Error ? `${error.stack}` : String(error));
+    }
+  }
+
+  async #compare(): Promise<void> {
+    const { endpoint } = this.#proxy!;
     const mount = await Mount.open(this.#bucket, {
       prefix: this.#prefix,
       cacheDir: this.#folder,
+      endpoint,
       partSize: '5m',
     });
     await mount.backend

@@ -69,9 +69,17 @@ function outcomes(world: World, step: Step): World[] {
   }
 }
 
-/** A short name of content. */
+/** Content does not change once it is in a world. */
+const digests = new WeakMap<Uint8Array, string>();
+
+/** A short name of content that does not change. */
 export function digestOf(content: Uint8Array): string {
-  return `${content.length} ${createHash('sha1').update(content).digest('hex').slice(0, 8)}`;
+  let digest = digests.get(content);
+  if (digest === undefined) {
+    digest = `${content.length} ${createHash('sha1').update(content).digest('hex').slice(0, 8)}`;
+    digests.set(content, digest);
+  }
+  return digest;
 }
 
 function describe(world: World): string {
