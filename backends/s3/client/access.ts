@@ -7,6 +7,7 @@ import { refusePages } from './answers.js';
 import { Connections } from './connections.js';
 import { endpointOf, isBareHost, trust } from './endpoint.js';
 import { sendHeaderBytes } from './header-bytes.js';
+import { proxyTo } from './proxies.js';
 import { plainBucket, regionOf } from './plain-bucket.js';
 import { SignedRequests } from './signed-requests.js';
 
@@ -15,12 +16,17 @@ export interface Access {
   readonly signed: SignedRequests;
   /** The SDK's client, made when it is first asked for: loading it takes longer than a mount. */
   readonly client: () => S3Client;
+  /** Resolves when there are credentials. @throws what the SDK's sources of them throw. */
+  credentials(): Promise<void>;
   close(): void;
 }
 
 /** @throws UsageError if a file of the environment cannot be used. */
 export function accessTo(options: S3Options): Access {
-  const secureContext = trust();
+  const endpoint = endpointOf(options);
+  const isEncrypted = [endpoint, proxyTo(endpoint)?.href].some((url) => url?.startsWith('https:'));
+  // Reading the authorities takes a tenth of a mount.
+  const secureContext = endpoint === undefined || isEncrypted ? trust() : undefined;
   const connections = new Connections(secureContext);
   let made: S3Client | undefined;
   const client = (): S3Client => {
@@ -31,12 +37,16 @@ export function accessTo(options: S3Options): Access {
     signed.watch(made);
     return made;
   };
-  const signed = new SignedRequests(connections, client, plainBucket(options));
+  const plain = plainBucket(options);
+  const signed = new SignedRequests(connections, client, plain);
+  const credentials = async (): Promise<void> => {
+    if (plain === undefined) await client().config.credentials();
+  };
   const close = (): void => {
     signed.close();
     made?.destroy();
   };
-  return { signed, client, close };
+  return { signed, client, credentials, close };
 }
 
 /** For requests that nobody signs. */

@@ -1007,6 +1007,7 @@ export class Bucket {
     max: number,
     deadline: Deadline,
     after?: string,
+    isRepeated = true,
   ): Promise<Page> {
     const query = {
       prefix,
@@ -1015,7 +1016,7 @@ export class Bucket {
       ...(token === undefined ? {} : { 'continuation-token': token }),
       ...(after === undefined ? {} : { 'start-after': after }),
     };
-    return this.#requests.send('ListObjectsV2', deadline, 0, async (attempt) => {
+    const request = async (attempt: Attempt): Promise<Page> => {
       const xml = await attempt.signed.list(query, attempt.signal);
       const page = xml === undefined ? undefined : readListing(xml, urlDecoded);
       if (page !== undefined) return page;
@@ -1041,7 +1042,8 @@ export class Bucket {
         prefixes: (answer.CommonPrefixes ?? []).map((group) => urlDecoded(group.Prefix ?? '')),
         next: answer.IsTruncated === true ? answer.NextContinuationToken : undefined,
       };
-    });
+    };
+    return this.#requests.send('ListObjectsV2', deadline, 0, request, isRepeated);
   }
 
   /** @returns the upload's id. */

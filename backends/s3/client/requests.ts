@@ -30,6 +30,9 @@ const READS = /^(?:Head|Get|List)/;
  */
 const GRACE_MS = 2_000;
 
+/** Milliseconds for which an attempt whose time is up may still end by itself. */
+const LEFT_ALONE_MS = 1_000;
+
 /** One attempt of a request. */
 export interface Attempt extends Sending {
   readonly client: S3Client;
@@ -122,6 +125,19 @@ export class Requests {
     }
   }
 
+  /**
+   * Waits until there are credentials, where somebody has to be asked for them.
+   * @throws S3Failure, with code `CredentialsTimeout` when the time was up.
+   */
+  async findCredentials(deadline: Deadline): Promise<void> {
+    try {
+      await deadline.wait(this.#access.credentials());
+    } catch (error) {
+      if (deadline.remaining === 0) throw new S3Failure('expired', 0, 'CredentialsTimeout');
+      throw classify(error);
+    }
+  }
+
   async #attempt<T>(
     operation: string,
     deadline: Deadline,
@@ -135,7 +151,7 @@ export class Requests {
     const started = performance.now();
     this.#metrics.request(operation);
     try {
-      return await attempt(trial);
+      return await trial.until(attempt(trial));
     } catch (error) {
       throw trial.expired ?? error;
     } finally {
@@ -162,6 +178,7 @@ class Trial implements Attempt {
   #graceMs = 0;
   #allowedMs = 0;
   #isOver = false;
+  #leave: (reason: unknown) => void = () => undefined;
   readonly #limits: Limits;
   readonly pace: Pace | undefined;
 
@@ -193,6 +210,17 @@ class Trial implements Attempt {
   get expired(): S3Failure | undefined {
     const reason: unknown = this.#controller.signal.reason;
     return reason instanceof S3Failure ? reason : undefined;
+  }
+
+  /**
+   * What does not end by the signal, such as a source of credentials that does not answer, is left
+   * alone.
+   */
+  until<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      work.then(resolve, reject);
+      this.#leave = reject;
+    });
   }
 
   begin(allowed: number, signal: AbortSignal | undefined, graceMs: number): void {
@@ -227,7 +255,12 @@ class Trial implements Attempt {
     if (this.#reusable && !this.#controller.signal.aborted) this.#controllers.push(this.#controller);
   }
 
-  readonly #expire = (): void => this.#controller.abort(new S3Failure('transient', 0, 'RequestTimeout'));
+  readonly #expire = (): void => {
+    const failure = new S3Failure('transient', 0, 'RequestTimeout');
+    this.#controller.abort(failure);
+    clearTimeout(this.#grace);
+    this.#grace = setTimeout(() => this.#leave(failure), LEFT_ALONE_MS);
+  };
   readonly #giveUp = (): void => {
     if (this.#graceMs === 0) this.#controller.abort();
     else this.#grace = setTimeout(() => this.#controller.abort(), this.#graceMs);

@@ -15,7 +15,8 @@ import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
 import { DiskSpace } from '../journal/disk-space.js';
 import { S3Failure } from '../client/failure.js';
-import { explained, isLasting } from './start-errors.js';
+import { type RetryPauses, retryPauseMs } from '../client/retry-pause.js';
+import { explained, isLasting, mayPass } from './start-errors.js';
 import { Files } from '../write/files.js';
 import { PendingDeletes } from '../write/pending-deletes.js';
 import { Intents } from '../journal/intents.js';
@@ -41,8 +42,14 @@ const FLUSH_TIMEOUT_SECONDS = 120;
 const RENAMED_SECONDS = 5;
 /** Seconds for finding the bucket, and for trying to write, at start. */
 const START_TIMEOUT_SECONDS = 60;
-/** Seconds for the first answer. A start that fails says why before 5 are over. */
-const FIRST_ANSWER_SECONDS = 4;
+/** Seconds for the request that makes a bucket. */
+const CREATION_SECONDS = 4;
+/** Milliseconds for which a start repeats what fails for a cause that lasts. */
+const LASTING_MS = 2_000;
+/** Milliseconds after which a start that goes on waiting says for what. */
+const SILENCE_MS = 4_000;
+/** Between requests of a start. */
+const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };
 
 /** Milliseconds for which an ordinary start relies on what a mount before has found out. */
 const LEARNED_MAX_AGE_MS = 86_400_000;
@@ -166,7 +173,7 @@ export class MountedBucket {
     if (learned !== undefined) bucket.adopt(learned);
     const probes = keys.reserved('probe');
     // Guests of a process before wait. Whether the bucket answers is found out by what they ask.
-    const left = isNext ? [] : await this.#exists(probes);
+    const left = isNext ? [] : await this.#exists(probes, deadline);
     if (!options.readOnly) {
       learnWhenNeeded(bucket, probes, log, metrics, () => this.#keepLearned());
       try {
@@ -229,25 +236,38 @@ export class MountedBucket {
   }
 
   /**
-   * Asks for a listing: unlike HEAD, it says what is wrong.
+   * Asks for a listing: unlike HEAD, it says what is wrong. A server that is slow or busy is given
+   * more time than one that refuses.
    * @returns what earlier probes left behind.
    */
-  async #exists(key: string): Promise<readonly RemoteObject[]> {
+  async #exists(key: string, deadline: Deadline): Promise<readonly RemoteObject[]> {
     const { bucket, options, log } = this.services;
-    const list = async (seconds: number): Promise<readonly RemoteObject[]> =>
-      (await bucket.list(`${key}-`, '', undefined, 1000, Deadline.after(seconds))).objects;
+    let waitsFor = 'the source of the credentials does not answer yet';
+    const told = setTimeout(() => log.warn({ bucket: options.bucket }, waitsFor), SILENCE_MS);
     try {
-      return await list(FIRST_ANSWER_SECONDS);
-    } catch (error) {
-      // A server that is slow or busy is given more time.
-      if (!isLasting(error)) return list(START_TIMEOUT_SECONDS - FIRST_ANSWER_SECONDS);
-      const isMissing =
-        error instanceof S3Failure && (error.kind === 'missing' || error.kind === 'no-bucket');
-      if (!isMissing || !options.createBucket) throw error;
-      await bucket.create(Deadline.after(FIRST_ANSWER_SECONDS));
-      log.info({ bucket: options.bucket }, 'bucket created');
-      return [];
+      await this.#requests.findCredentials(deadline);
+      waitsFor = 'the server does not answer yet; check the endpoint and firewalls';
+      const started = performance.now();
+      for (let number = 1; ; number++) {
+        try {
+          return (await bucket.list(`${key}-`, '', undefined, 1000, deadline, undefined, false)).objects;
+        } catch (error) {
+          waitsFor = `not mounted yet: ${(explained(error, options) as Error).message}`;
+          const isMissing =
+            error instanceof S3Failure && (error.kind === 'missing' || error.kind === 'no-bucket');
+          if (isMissing && options.createBucket) break;
+          const pauseMs = retryPauseMs(PAUSES, number);
+          const isOver = isLasting(error) && performance.now() - started + pauseMs > LASTING_MS;
+          if (isOver || !mayPass(error) || deadline.remaining <= pauseMs) throw error;
+          await deadline.sleep(pauseMs);
+        }
+      }
+    } finally {
+      clearTimeout(told);
     }
+    await bucket.create(Deadline.after(CREATION_SECONDS));
+    log.info({ bucket: options.bucket }, 'bucket created');
+    return [];
   }
 
   /** The state that `virtiofs-kit s3 status` shows of a running mount. */

@@ -38,17 +38,25 @@ const LASTING = new Set([
   'EHOSTUNREACH',
   'ENETUNREACH',
   'NoS3Answer',
+  'ECONNRESET',
+  'EPIPE',
+  'EPROTO',
   'CredentialsProviderError',
   'ProxyRefused',
   // The SDK corrects its clock by the answer, and has tried with that.
   'RequestTimeTooSkewed',
 ]);
 
-/** Whether a failed start would fail again if it went on trying. */
+/** Whether a failed start would most likely fail again if it went on trying. */
 export function isLasting(error: unknown): boolean {
   if (!(error instanceof S3Failure)) return true;
-  const { code, status, transient } = origin(error).failure;
-  return !transient || LASTING.has(code) || (status >= 300 && status < 400);
+  const { code, kind, status } = origin(error).failure;
+  return kind === 'expired' || LASTING.has(code) || (status >= 300 && status < 400);
+}
+
+/** Whether a start is worth another try at all. */
+export function mayPass(error: unknown): boolean {
+  return error instanceof S3Failure && origin(error).failure.transient;
 }
 
 /** The failure that the others were made of, and what its answer had. */
@@ -103,6 +111,13 @@ function reason(
     case 'TimeoutError':
     case 'ETIMEDOUT':
       return `no answer in time (${code}): check the endpoint and firewalls`;
+    case 'EPROTO':
+      return `what answers there does not speak TLS (${code}): http:// in --endpoint, or another port`;
+    case 'ECONNRESET':
+    case 'EPIPE':
+      return `it breaks off the connection without an answer (${code}): check the port of --endpoint, and https:// where it wants TLS`;
+    case 'CredentialsTimeout':
+      return 'the source of the credentials does not answer: check the profile, its credential_process, and the service of the machine or container';
     case 'CredentialsProviderError':
       return `no credentials (${code}): set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; --anonymous for what everybody may read`;
     default:

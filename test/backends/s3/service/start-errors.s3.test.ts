@@ -1,15 +1,20 @@
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import type { RequestListener } from 'node:http';
+import type { RequestListener, ServerResponse } from 'node:http';
+import { createServer as createTcpServer } from 'node:net';
+import type { Server as TcpServer } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, it } from 'node:test';
 import { PutBucketAclCommand } from '@aws-sdk/client-s3';
-import { optionsSchema } from '../../../../backends/s3/options.js';
+import { optionsSchema, type S3Options } from '../../../../backends/s3/options.js';
+import { ReadingBackend } from '../../../../backends/s3/reading-backend.js';
 import { UsageError } from '../../../../core/backend/index.js';
+import { keepingLog } from '../../../support/host-mount.js';
 import { freePort } from '../../../s3-server/radosgw.js';
 import { Proxy } from '../proxy.js';
-import { Mount, removeFolders, temporaryFolder, TestBucket } from '../support.js';
+import { Mount, optionsOf, removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
 /** A server on loopback that answers in one way, for as long as `use` runs. */
 async function answering(listener: RequestListener, use: (endpoint: string) => Promise<void>): Promise<void> {
@@ -20,6 +25,17 @@ async function answering(listener: RequestListener, use: (endpoint: string) => P
     await use(`http://127.0.0.1:${port}`);
   } finally {
     server.closeAllConnections();
+    server.close();
+  }
+}
+
+/** As {@link answering}, with a server of bytes. */
+async function listening(server: TcpServer, use: (endpoint: string) => Promise<void>): Promise<void> {
+  const port = await freePort();
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  try {
+    await use(`http://127.0.0.1:${port}`);
+  } finally {
     server.close();
   }
 }
@@ -96,6 +112,23 @@ describe('a start that fails says why, and what to do', () => {
     await answering(listener, (endpoint) => fails({ endpoint }, /no S3 server: a web page/));
   });
 
+  it('a server that wants TLS, and one that has none', async () => {
+    const listener: RequestListener = (_, response) => void response.writeHead(403).end();
+    await answering(listener, (endpoint) =>
+      fails({ endpoint: endpoint.replace('http:', 'https:') }, /does not speak TLS.*http:\/\//),
+    );
+    const server = createTcpServer((socket) => void socket.once('data', () => socket.destroy()));
+    await listening(server, (endpoint) => fails({ endpoint }, /breaks off the connection.*https:\/\//));
+  });
+
+  it('credentials that have expired', async () => {
+    const listener: RequestListener = (_, response) => {
+      response.writeHead(400, { 'content-type': 'application/xml' });
+      response.end('<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>no</Message></Error>');
+    };
+    await answering(listener, (endpoint) => fails({ endpoint }, /ExpiredToken.*check the credentials/));
+  });
+
   it('a clock that is an hour off, by the date of the answer', async () => {
     const listener: RequestListener = (_, response) => {
       const date = new Date(Date.now() + 3_600_000).toUTCString();
@@ -129,6 +162,64 @@ describe('a start that fails says why, and what to do', () => {
     await fails({ endpoint: proxy.endpoint }, /may not write.*--read-only/);
     await (await Mount.open(bucket, { endpoint: proxy.endpoint, readOnly: true })).close();
     await proxy.close();
+  });
+});
+
+describe('a start that waits says for what', () => {
+  after(removeFolders);
+
+  /** Resolves with the mount when `answer` was called after a line of its log. */
+  async function told(options: S3Options, line: RegExp, answer: () => void): Promise<void> {
+    const backend = new ReadingBackend(options);
+    const log = keepingLog();
+    const mounting = backend.mount({ log, createBuffer: () => assert.fail('nothing is read') });
+    while (!log.lines.some((text) => line.test(text))) await sleep(50);
+    answer();
+    await mounting;
+    await backend.unmount();
+  }
+
+  it('a server that takes requests and does not answer', async () => {
+    const bucket = await TestBucket.create();
+    const proxy = await Proxy.start(bucket.endpoint);
+    proxy.fault = () => 'hang';
+    const options = await optionsOf(bucket, { endpoint: proxy.endpoint, readOnly: true, requestTimeout: 6 });
+    await told(options, /the server does not answer yet/, () => (proxy.fault = () => undefined));
+    await proxy.close();
+  });
+
+  it('a server that is too busy', async () => {
+    const bucket = await TestBucket.create();
+    const proxy = await Proxy.start(bucket.endpoint);
+    proxy.fault = () => 'slow-down';
+    const options = await optionsOf(bucket, { endpoint: proxy.endpoint, readOnly: true });
+    await told(options, /not mounted yet.*503/, () => (proxy.fault = () => undefined));
+    await proxy.close();
+  });
+
+  it('a source of credentials that does not answer', async () => {
+    const bucket = await TestBucket.create();
+    const { AWS_ACCESS_KEY_ID: AccessKeyId, AWS_SECRET_ACCESS_KEY: SecretAccessKey } = process.env;
+    const asked: ServerResponse[] = [];
+    const Expiration = new Date(Date.now() + 3_600_000).toISOString();
+    const answer = JSON.stringify({ AccessKeyId, SecretAccessKey, Token: '', Expiration });
+    await answering(
+      (_, response) => void asked.push(response),
+      async (endpoint) => {
+        const changes = {
+          AWS_ACCESS_KEY_ID: '',
+          AWS_SECRET_ACCESS_KEY: '',
+          AWS_CONTAINER_CREDENTIALS_FULL_URI: `${endpoint}/credentials`,
+        };
+        await withVariables(changes, async () => {
+          await told(
+            await optionsOf(bucket, { readOnly: true }),
+            /the source of the credentials does not answer yet/,
+            () => asked.forEach((response) => response.end(answer)),
+          );
+        });
+      },
+    );
   });
 });
 
