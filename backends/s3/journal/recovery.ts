@@ -54,10 +54,12 @@ export async function recover(
 ): Promise<void> {
   const { log } = mounted.services;
   const moved = new Map<string, string>();
+  /** ETags of files that were renamed in the bucket, by the path that they had. */
+  const renamed = new Map<string, string>();
   const replaced = new Set<string>();
   for (const { id, intent } of await mounted.intents.list()) {
     if (intent.type === 'hidden' && traces.keepHidden(id, intent.key)) continue;
-    await finish(mounted, intent, moved, replaced);
+    await finish(mounted, intent, moved, renamed, replaced);
     await mounted.intents.end(id);
     log.info({ intent }, 'interrupted change finished');
   }
@@ -90,10 +92,19 @@ export async function recover(
     journals.push(found);
     for (const other of found.replaces) replaced.add(other);
   }
+  const left: Recovered[] = [];
   await parallel(journals, JOURNALS_AT_ONCE, async (found) => {
-    const isNameless = found.path === undefined || replaced.has(found.staged.id);
-    if (replaced.has(found.staged.id) && !traces.keepJournal(found.staged)) await found.staged.retire();
-    else await resumeJournal(mounted, isNameless ? { ...found, path: undefined } : found, moved, traces);
+    const isReplaced = replaced.has(found.staged.id);
+    if (isReplaced && !traces.keepJournal(found.staged)) return found.staged.retire();
+    // Before anything goes up: it may be at the key of another journal's file.
+    await clear(mounted, found);
+    left.push(isReplaced ? { ...found, path: undefined } : found);
+  });
+  await parallel(left, JOURNALS_AT_ONCE, async (found) => {
+    const was = renamed.get(found.path ?? '');
+    // A file that was made since at the name is another one.
+    const isOther = was !== undefined && found.staged.base?.etag !== was;
+    await resumeJournal(mounted, found, isOther ? new Map() : moved, traces);
   });
   await traces.settle(mounted, moved);
 }
@@ -135,6 +146,7 @@ async function finish(
   mounted: MountedParts,
   intent: Intent,
   moved: Map<string, string>,
+  renamed: Map<string, string>,
   replaced: Set<string>,
 ): Promise<void> {
   const { bucket, keys } = mounted.services;
@@ -150,6 +162,7 @@ async function finish(
       const original = await bucket.head(keys.file(intent.from), deadline(mounted));
       if (original?.etag === intent.etag) await bucket.remove(original.key, deadline(mounted));
       moved.set(intent.from, intent.to);
+      renamed.set(intent.from, intent.etag);
       if (intent.replaces !== undefined) replaced.add(intent.replaces);
       break;
     }
@@ -175,6 +188,16 @@ function movedPath(path: string, moved: ReadonlyMap<string, string>): string {
   return path;
 }
 
+/** Removes what a journal's file has left in the bucket: uploads, and what is at an old name. */
+async function clear(mounted: MountedParts, found: Recovered): Promise<void> {
+  const { bucket } = mounted.services;
+  for (const upload of found.uploads) await abandon(mounted, upload);
+  for (const { key, etag } of found.obsolete) {
+    const object = await bucket.head(key, deadline(mounted));
+    if (object?.etag === etag) await bucket.remove(key, deadline(mounted));
+  }
+}
+
 async function resumeJournal(
   mounted: MountedParts,
   found: Recovered,
@@ -183,11 +206,6 @@ async function resumeJournal(
 ): Promise<void> {
   const { bucket, keys, log } = mounted.services;
   const { staged } = found;
-  for (const upload of found.uploads) await abandon(mounted, upload);
-  for (const { key, etag } of found.obsolete) {
-    const object = await bucket.head(key, deadline(mounted));
-    if (object?.etag === etag) await bucket.remove(key, deadline(mounted));
-  }
   if (found.path === undefined) {
     if (!traces.keepJournal(staged)) await staged.retire();
     return;

@@ -111,6 +111,38 @@ describe('a process that is killed', () => {
     await mount.release(open).catch(() => undefined);
   });
 
+  for (const isUploaded of [false, true])
+    it(`brings up a file whose name another has just left, ${isUploaded ? 'in the bucket' : 'in its journal'}`, async () => {
+      const bucket = await TestBucket.create();
+      const proxy = await Proxy.start(bucket.endpoint);
+      const { endpoint } = proxy;
+      const mount = await Mount.open(bucket, { endpoint, writebackDelay: 600, operationTimeout: 2 });
+      const first = await mount.create('tmp', 0o302);
+      await mount.write(first, 0, 'first');
+      if (isUploaded) await mount.fsync(first);
+      await mount.release(first);
+      // What is at the old name stays there for now.
+      proxy.fault = ({ operation }) => (operation.startsWith('Delete') ? 'slow-down' : undefined);
+      await mount.backend.rename(mount.root, 'tmp', mount.root, 'saved', 0, context);
+      const second = await mount.create('tmp');
+      await mount.write(second, 0, 'second');
+      const cacheDir = await temporaryFolder();
+      cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+      await mount.backend.mounted.abandon();
+      proxy.fault = ({ operation }) => (operation === 'HeadObject' ? 'delay' : undefined);
+      const next = await Mount.open(bucket, { cacheDir, endpoint });
+      await next.backend.syncfs(context);
+      assert.deepEqual(
+        next.log.lines.filter((line) => line.includes('kept aside')),
+        [],
+      );
+      assert.equal((await bucket.get('saved')).toString(), 'first');
+      assert.equal((await bucket.get('tmp')).toString(), 'second');
+      await next.close();
+      await mount.release(second).catch(() => undefined);
+      await proxy.close();
+    });
+
   it('while it rewrites a journal leaves one journal of the file', async () => {
     const bucket = await TestBucket.create();
     const mount = await Mount.open(bucket, { writebackDelay: 600 });
