@@ -8,7 +8,7 @@ import {
   validateHeaderName,
   validateHeaderValue,
 } from 'node:http';
-import { Agent as SecureAgent, globalAgent, request as requestSecure } from 'node:https';
+import { Agent as SecureAgent, request as requestSecure } from 'node:https';
 import { connect, type LookupFunction } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type Logger, UsageError } from '../../backend/index.js';
@@ -138,7 +138,8 @@ export class NetworkProxy {
   readonly #plainAgent = new PlainAgent({ maxTotalSockets: MOST_CONNECTIONS });
   readonly #secureAgent = new SecureAgent({
     maxTotalSockets: MOST_CONNECTIONS,
-    ca: globalAgent.options.ca,
+    // Not imported: the joined program would load the module for it wherever it is imported from.
+    ca: process.getBuiltinModule('node:https').globalAgent.options.ca,
   });
   #count = 0;
 
