@@ -426,6 +426,56 @@ describe('cached', () => {
     await end();
   });
 
+  it('keeps no removed file that got its name while another was removed', async () => {
+    const forgotten = new Set<object>();
+    let opened: Promise<void> | undefined;
+    const inner = wrap(MemfsVolume.fromJSON({ '/first': '', '/second': '' }).backend as Backend, {
+      unlink: (next, ...args) => (opened === undefined ? next(...args) : opened.then(() => next(...args))),
+      forget(next, node) {
+        forgotten.add(node);
+        next(node);
+      },
+    });
+    const { client, end } = await guestOf(cached(inner, { names: Infinity, attributes: Infinity }));
+    for (const name of ['first', 'second']) await client.forget((await client.lookup(ROOT, name)).nodeid, 1n);
+    assert.equal(forgotten.size, 0);
+    let open = (): void => undefined;
+    opened = new Promise((resolve) => (open = resolve));
+    const removed = client.unlink(ROOT, 'first');
+    await client.rename(ROOT, 'second', ROOT, 'first');
+    const { nodeid } = await client.lookup(ROOT, 'first');
+    forgotten.clear();
+    await client.forget(nodeid, 1n);
+    assert.equal(forgotten.size, 0);
+    open();
+    await removed;
+    assert.deepEqual(await client.list(ROOT), []);
+    assert.equal(forgotten.size, 1);
+    await end();
+  });
+
+  it('keeps nothing below a directory that is not kept itself', async () => {
+    const forgotten = new Set<object>();
+    const inner = wrap(MemfsVolume.fromJSON({ '/directory/file': '', '/other': '' }).backend as Backend, {
+      forget(next, node) {
+        forgotten.add(node);
+        next(node);
+      },
+    });
+    const { client, end } = await guestOf(cached(inner, { names: Infinity, attributes: Infinity }));
+    const { nodeid: directory } = await client.lookup(ROOT, 'directory');
+    const { nodeid: file } = await client.lookup(directory, 'file');
+    await client.forget(file, 1n);
+    await client.forget(directory, 1n);
+    assert.equal(forgotten.size, 0);
+    // What is not known by its name any more is not kept.
+    await client.rename(ROOT, 'directory', ROOT, 'moved');
+    await new Promise(setImmediate);
+    await new Promise(setImmediate);
+    assert.equal(forgotten.size, 2);
+    await end();
+  });
+
   it('keeps no more than its bytes, whatever a guest asks for', async () => {
     const backend = cached(await memory(), { bytes: 100_000, missing: Infinity, blockBytes: 4096 });
     const { client, end } = await guestOf(backend);

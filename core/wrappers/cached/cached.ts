@@ -17,6 +17,7 @@ import {
   wait,
   wrap,
 } from '../../backend/index.js';
+import { eachInTurns } from '../../backend/in-turns.js';
 import { heapLimit } from '../../backend/limits.js';
 import { Buffers } from '../buffers.js';
 import { NodesInUse } from '../nodes-in-use.js';
@@ -77,11 +78,17 @@ export function cached<N extends object, F>(
   if (!Number.isInteger(blockBytes) || blockBytes < 4096 || blockBytes > 2 ** 20)
     throw new UsageError(`cached: blockBytes ${blockBytes}: must be from 4096 to 1048576`);
 
+  let isMounted = true;
   const budget = new Budget(bytes);
   const clock: Clock = { period: 0 };
   const nodes = new NodesInUse<N, Known<N>>((node, known) => {
-    known.end();
+    const stood = known.end();
     inner.forget?.(node);
+    // A directory may have had many names, and what they stood for may be directories.
+    const unkeep = (i: number): void => {
+      if (isMounted) stood[i]!.unkeep();
+    };
+    if (stood.length > 0) void eachInTurns(0, stood.length, unkeep, 0);
   });
   const buffers = new Buffers(blockBytes, BUFFERS);
   const [namesMs, missingMs, attributesMs] = [names * 1000, missing * 1000, attributes * 1000];
@@ -98,9 +105,9 @@ export function cached<N extends object, F>(
   function keepNamed(directory: Known<N>, name: string, known: Known<N>): void {
     if (namesMs <= 0) return;
     const { node } = known;
+    directory.setName(name, known, namesMs);
     if (known.kept === undefined) nodes.hold(node, () => known);
     known.keep(nodeBytesOf(inner), () => nodes.letGo(node));
-    directory.setName(name, known, namesMs);
   }
 
   /** Others have changed something. */
@@ -283,11 +290,13 @@ export function cached<N extends object, F>(
             buffers.host = host;
             root = yield* wait(next({ ...host, changed: (node, what) => outside(host, node, what) }));
             nodes.use(root, () => new Known(root!, clock, budget));
+            isMounted = true;
             return root;
           })(),
         ),
       unmount: (next) => {
         buffers.close();
+        isMounted = false;
         return next();
       },
       restore: (next, state) => run(change(root === undefined ? [] : [root], () => next(state))),

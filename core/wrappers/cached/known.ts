@@ -77,11 +77,19 @@ export class Known<N extends object> {
     this.#listing = undefined;
   }
 
-  /** The node is not in use any more: nothing is kept. */
-  end(): void {
+  /**
+   * The node is not in use any more: nothing is kept.
+   * @returns what its names stood for, which is to be kept no longer: see {@link unkeep}.
+   */
+  end(): Known<N>[] {
     this.changed();
-    for (const name of this.#names.values()) this.#budget.remove(name);
+    const stood: Known<N>[] = [];
+    for (const name of this.#names.values()) {
+      this.#budget.remove(name);
+      if (name.known?.kept !== undefined) stood.push(name.known);
+    }
     this.#names.clear();
+    return stood;
   }
 
   /** What a name stands for, whether or not that counts still. */
@@ -92,23 +100,33 @@ export class Known<N extends object> {
   }
 
   setName(name: string, known: Known<N> | undefined, forMs: number): void {
-    this.forgetName(name);
+    this.#takeName(name, known);
     if (forMs <= 0) return;
     const item: Name<N> = {
       known,
       untilMs: performance.now() + forMs,
       bytes: OVERHEAD_BYTES + 2 * name.length,
-      drop: () => this.#names.delete(name),
+      drop: () => {
+        this.#names.delete(name);
+        known?.unkeep();
+      },
     };
     this.#names.set(name, item);
     this.#budget.add(item);
   }
 
+  /** Forgets a name. What it stood for is kept no longer: nobody may know of its end. */
   forgetName(name: string): void {
+    this.#takeName(name, undefined);
+  }
+
+  /** @param next what the name stands for from now on. */
+  #takeName(name: string, next: Known<N> | undefined): void {
     const item = this.#names.get(name);
     if (item === undefined) return;
     this.#names.delete(name);
     this.#budget.remove(item);
+    if (item.known !== next) item.known?.unkeep();
   }
 
   block(index: number): Uint8Array | undefined {
@@ -144,7 +162,8 @@ export class Known<N extends object> {
   }
 
   /**
-   * Keeps the node while the budget has room, also if no guest uses it.
+   * Keeps the node while the budget has room and a name is kept that stands for it, also if no
+   * guest uses it.
    * @param innerBytes what the inner backend keeps for it.
    */
   keep(innerBytes: number, letGo: () => void): void {
