@@ -290,7 +290,14 @@ async function seal(purpose: Purpose, report: Report, log: Logger): Promise<void
   const { network = false, machineCode = false } = needs;
   const { listens = false, notifier } = wanted;
   // A filter sees no addresses: who may connect to other machines makes no unix sockets.
-  if (network && listens) SpareListeners.use(spareListeners(purpose, needs));
+  if (network && listens) {
+    SpareListeners.use(spareListeners(purpose, needs), (folder, made, err) =>
+      log.warn(
+        { folder, made, err },
+        'exports that are added later cannot have more sockets in this folder: they could not be made',
+      ),
+    );
+  }
   const options = { network, machineCode, listens: listens && !network, notifier };
   const code = sealSystemCalls(wanted.seccompAction, options);
   if (code === 0 && !machineCode) refuseWebAssembly();

@@ -191,6 +191,21 @@ for (const [how, attempt] of Object.entries({
   });
 }
 
+test(
+  'a confined daemon of S3 starts where there is no room for sockets of later exports',
+  skip,
+  async (t) => {
+    const place = arena(t);
+    const { share, sockets } = place;
+    assert.equal(spawnSync('mount', ['-o', 'remount,nr_inodes=12', sockets]).status, 0);
+    const words = ['--network', '--control', join(sockets, 'control')];
+    const said = await lookUp(t, place, backends['s3']!(share), ['trespass'], words);
+    const { made } = said.find(({ folder }) => folder === sockets)!;
+    assert.ok(Number(made) > 0 && Number(made) < 12, String(made));
+    assert.deepEqual(outcomeOf(said).through, []);
+  },
+);
+
 test('what it tries gets through where nothing confines the daemon', skip, async (t) => {
   const place = arena(t);
   const { through } = await trespass(t, place, backends['passthrough']!(place.share), '--confine', 'none');

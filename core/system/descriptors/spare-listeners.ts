@@ -1,13 +1,15 @@
 import { chmodSync, linkSync, mkdirSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { SystemError } from '../calls/libc.js';
-import { EACCES, EADDRINUSE, EEXIST, EPERM } from '../calls/negative-errno.js';
+import { check, SystemError } from '../calls/libc.js';
+import { close, O, open } from '../calls/files.js';
+import { EADDRINUSE, EEXIST, EPERM } from '../calls/negative-errno.js';
 import type { Fd } from './fd.js';
 import { OwnedFd } from './owned-fd.js';
 import {
   accept,
   isStale,
   listenBy,
+  MAX_PATH_BYTES,
   type ListenerSupply,
   UnixConnection,
   UnixListener,
@@ -15,6 +17,9 @@ import {
 
 /** Begins the name of a directory of spare sockets, which only its owner enters. */
 const HIDDEN = '.virtiofs-kit-';
+
+/** Most bytes of a slash and the number of a socket there. */
+const MOST_NAME_BYTES = 8;
 
 interface Spare {
   readonly path: string;
@@ -36,12 +41,25 @@ export class SpareListeners implements ListenerSupply {
    * The hidden directories are removed when the process ends, and those that another one has left
    * now.
    * @param counts how many by folder.
-   * @throws SystemError or NodeJS.ErrnoException if they cannot be made.
+   * @param failed is told of each folder that is full, read-only or the like: there are as many
+   *   there as could be made.
    */
-  static use(counts: ReadonlyMap<string, number>): void {
-    const made = new SpareListeners();
-    for (const [folder, count] of counts) made.#fill(realpathSync(folder), count);
-    listenBy(made);
+  static use(
+    counts: ReadonlyMap<string, number>,
+    failed: (folder: string, made: number, error: Error) => void,
+  ): void {
+    const supply = new SpareListeners();
+    for (const [folder, count] of counts) {
+      const spares: Spare[] = [];
+      try {
+        const real = realpathSync(folder);
+        supply.#spares.set(real, spares);
+        fill(real, spares, count);
+      } catch (error) {
+        failed(folder, spares.length, error as Error);
+      }
+    }
+    listenBy(supply);
   }
 
   take(path: string): OwnedFd {
@@ -76,17 +94,31 @@ export class SpareListeners implements ListenerSupply {
     dropWaiting(fd.value);
     this.#spares.get(taken.folder)!.push(taken.spare);
   }
+}
 
-  #fill(folder: string, count: number): void {
-    for (const name of readdirSync(folder)) if (name.startsWith(HIDDEN)) removeLeft(join(folder, name));
-    const hidden = join(folder, `${HIDDEN}${process.pid}`);
-    mkdirSync(hidden, { mode: 0o700 });
-    process.once('exit', () => rmSync(hidden, { recursive: true, force: true }));
-    const spares = Array.from({ length: count }, (_, i): Spare => {
-      const path = join(hidden, `${i}`);
-      return { path, fd: new OwnedFd(UnixListener.listen(path).fd) };
-    });
-    this.#spares.set(folder, spares);
+/** Makes sockets below a hidden directory. @throws SystemError or NodeJS.ErrnoException */
+function fill(folder: string, spares: Spare[], count: number): void {
+  for (const name of readdirSync(folder)) if (name.startsWith(HIDDEN)) removeLeft(join(folder, name));
+  const hidden = join(folder, `${HIDDEN}${process.pid}`);
+  mkdirSync(hidden, { mode: 0o700 });
+  process.once('exit', () => rmSync(hidden, { recursive: true, force: true }));
+  within(hidden, (short) => {
+    while (spares.length < count) {
+      const name = `${spares.length}`;
+      const fd = new OwnedFd(UnixListener.listen(join(short, name)).fd);
+      spares.push({ path: join(hidden, name), fd });
+    }
+  });
+}
+
+/** Calls `use` with a path of a directory that leaves room for the names of sockets. */
+function within<T>(directory: string, use: (path: string) => T): T {
+  if (Buffer.byteLength(directory) <= MAX_PATH_BYTES - MOST_NAME_BYTES) return use(directory);
+  const fd = check(open(directory, O.PATH | O.DIRECTORY), directory) as Fd;
+  try {
+    return use(`/proc/self/fd/${fd}`);
+  } finally {
+    close(fd);
   }
 }
 
@@ -98,9 +130,9 @@ function dropWaiting(fd: Fd): void {
 /** Removes a directory of sockets on none of which anybody listens. */
 function removeLeft(hidden: string): void {
   try {
-    if (readdirSync(hidden).every((name) => isStale(join(hidden, name)))) rmSync(hidden, { recursive: true });
-  } catch (error) {
-    const { errno } = error as NodeJS.ErrnoException;
-    if (errno !== EACCES && errno !== EPERM) throw error;
+    const isLeft = within(hidden, (short) => readdirSync(hidden).every((name) => isStale(join(short, name))));
+    if (isLeft) rmSync(hidden, { recursive: true });
+  } catch {
+    // It is another's, or the folder is read-only: nothing here needs it gone.
   }
 }

@@ -64,7 +64,7 @@ export const MAX_FDS = 253;
 export const MAX_TRANSFER_BYTES = 65536;
 
 /** `sun_path` holds 108 bytes with the terminator, unix(7). */
-const MAX_PATH_BYTES = 107;
+export const MAX_PATH_BYTES = 107;
 
 /**
  * Memory for one call of sendmsg(2) or recvmsg(2), with the LP64 layout of <sys/socket.h>: at 0 a

@@ -17,7 +17,23 @@ test('sockets that listen already take names, and give them back for others', (t
   closed.close();
   const living = UnixListener.listen(join(alive!, '0'));
 
-  SpareListeners.use(new Map([[folder, 2]]));
+  // A socket's path has room in it, but not that of a hidden directory's.
+  const long = join(folder, 'l'.repeat(100 - folder.length));
+  mkdirSync(long);
+  const missing = join(folder, 'missing');
+  const failures: unknown[] = [];
+  SpareListeners.use(
+    new Map([
+      [missing, 1],
+      [folder, 2],
+      [long, 1],
+    ]),
+    (where, made, error) => failures.push([where, made, (error as NodeJS.ErrnoException).code]),
+  );
+  assert.deepEqual(failures, [[missing, 0, 'ENOENT']]);
+  const inLong = UnixListener.listen(join(long, 'sock'));
+  UnixConnection.connect(join(long, 'sock')).close();
+  inLong.close();
   const hidden = readdirSync(folder).filter((name) => name.startsWith('.'));
   assert.deepEqual(hidden.sort(), [`.virtiofs-kit-${process.pid}`, '.virtiofs-kit-2'].sort());
   assert.equal(
