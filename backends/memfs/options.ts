@@ -36,7 +36,9 @@ export const options = z.strictObject({
     .int()
     .min(1)
     .default(defaultInodes)
-    .describe('most files and directories; default what half of the JavaScript heap holds')
+    .describe(
+      'most files and directories; default what a quarter of the JavaScript heap holds, at 1 KiB each',
+    )
     .meta({ placeholder: 'COUNT' }),
   mode: permissionBits
     .transform(bitsOf)

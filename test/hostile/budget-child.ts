@@ -22,8 +22,9 @@ import { TinyBackend, TinyNode } from '../support/tiny-backend.js';
  * One guest takes as much as it gets of one resource, with default limits. Then two others work,
  * on the same export and on another.
  *
- *   node budget-child.js FLOOD memfs|passthrough|overlay|union|copied|endless|stacked
+ *   node budget-child.js FLOOD memfs|volumes|passthrough|overlay|union|copied|endless|stacked
  *
+ * `volumes` are several of memfs, one after the other, some of them within a quota.
  * `copied` is passthrough as an object of somebody's own: the engine does not know of descriptors.
  * `endless` has a file of every name; `stacked` has it below several wrappers.
  */
@@ -44,6 +45,12 @@ function backend(name: string): { readonly type: string } {
   };
   if (type === 'passthrough' || type === 'copied') return shared('shared');
   if (type === 'memfs') return { type };
+  if (type === 'volumes') {
+    const of = { type: 'memfs' };
+    return name.startsWith('further')
+      ? ({ type: 'quota', inodes: 2 ** 40, of } as { readonly type: string })
+      : of;
+  }
   const options = { type: 'overlay', lowers: [shared('lower')] };
   const upper = type === 'union' ? { type: 'memfs' } : shared('upper');
   return { ...options, upper } as { readonly type: string };
@@ -127,17 +134,21 @@ const shared = await open('one');
 const greedy = await guest(shared);
 const other = await guest(shared);
 const beside = await guest(await open('two'));
-const ground = await groundOf(greedy, 'ground');
+const grounds = [await groundOf(greedy, 'ground')];
+if (type === 'volumes')
+  for (let i = 0; i < 5; i++) grounds.push(await groundOf(await guest(await open(`further ${i}`)), 'ground'));
 isFlooding = true;
 const refusals = new Map<string, number>();
-for (let inRow = 0; inRow < REFUSALS && taken < MOST;) {
-  const code = await outcome(() => floods[flood]!(ground, taken));
-  if (code === 'ok') {
-    taken += 1;
-    inRow = 0;
-  } else {
-    inRow += 1;
-    refusals.set(code, (refusals.get(code) ?? 0) + 1);
+for (const ground of grounds) {
+  for (let inRow = 0; inRow < REFUSALS && taken < MOST;) {
+    const code = await outcome(() => floods[flood]!(ground, taken));
+    if (code === 'ok') {
+      taken += 1;
+      inRow = 0;
+    } else {
+      inRow += 1;
+      refusals.set(code, (refusals.get(code) ?? 0) + 1);
+    }
   }
 }
 // Another guest of the same export opens a file and a directory.

@@ -41,8 +41,8 @@ function expectedOf({ heap, nodes, locks, inodes }: Limits): Readonly<Record<str
   const handles = heap / 4 / 1024;
   const descriptors = (DESCRIPTORS * 3) / 8;
   return {
-    // Half of a quarter of the heap, for the first volume; targets of 4,080 bytes.
-    'memfs: symlinks': heap / 8 / 4080,
+    // Half of half of the heap, for the first volume; targets of 4,080 characters, of two bytes.
+    'memfs: symlinks': heap / 4 / (1024 + 2 * 4080),
     // Beside the root, and the directory and the file of the flood.
     'memfs: names': inodes - 3,
     'memfs: opendir': handles / 2,
@@ -60,6 +60,8 @@ function expectedOf({ heap, nodes, locks, inodes }: Limits): Readonly<Record<str
 for (const [flood, type, errors] of [
   ['symlinks', 'memfs', ['ENOSPC']],
   ['names', 'memfs', ['ENOSPC', 'ENFILE']],
+  ['names', 'volumes', ['ENOSPC']],
+  ['symlinks', 'volumes', ['ENOSPC']],
   ['sparse data', 'memfs', ['ENOSPC']],
   ['sparser data', 'memfs', ['ENOSPC']],
   ['small xattrs', 'memfs', ['ENOSPC']],
@@ -109,11 +111,11 @@ for (const heapMib of [96, 8192]) {
     });
     const { heap, nodes, listings, locks, inodes, contentBytes } = (JSON.parse(run.stdout) as Outcome).limits;
     assert.ok(heap >= heapMib * 2 ** 20);
-    // A node of memfs takes 128 bytes of the engine, a lock 256, a file with its name 2 KiB.
+    // A node of memfs takes 128 bytes of the engine, a lock 256, a file with its name 1 KiB.
     assert.equal(nodes, Math.min(4_194_304, Math.floor(heap / 3 / 128)));
     assert.equal(locks.totalLocks, Math.min(1_048_576, Math.floor(heap / 16 / 256)));
     assert.equal(listings, Math.min(2 ** 30, Math.floor(memory / 8)));
-    assert.equal(inodes, Math.floor(heap / 2 / 2048));
+    assert.equal(inodes, Math.floor(heap / 4 / 1024));
     assert.equal(contentBytes, Math.floor(memory / 2));
   });
 }

@@ -11,6 +11,7 @@ import { PAGE_BYTES } from '../content/chunk.js';
 import { load } from '../import/load.js';
 import type { Snapshot } from '../tree/snapshot.js';
 import { Space } from '../tree/space.js';
+import { HeapBudget } from '../tree/heap-share.js';
 import { TreeSuperblock } from './superblock.js';
 import { Tree } from '../tree/tree.js';
 
@@ -22,6 +23,9 @@ const SILENT: Logger = { debug: silent, info: silent, warn: silent, error: silen
  * quarter of the heap.
  */
 const arena = new Arena(memoryLimit() * 0.8, heapLimit / 4);
+
+/** Inodes, names, targets of symbolic links and extended attributes of all volumes. */
+const heap = new HeapBudget(heapLimit / 2);
 
 /** Bytes of content of all volumes of this process: in use, and taken from the system. */
 export function memoryInUse(): { readonly used: number; readonly taken: number } {
@@ -44,7 +48,7 @@ export class MemfsVolume extends Volume {
   constructor({ size = defaultSize(), inodes = defaultInodes() }: VolumeLimits = {}, origin?: Snapshot) {
     const tree = new Tree(
       origin?.tree.arena ?? arena,
-      new Space(Math.ceil(size / PAGE_BYTES), inodes),
+      new Space(Math.ceil(size / PAGE_BYTES), inodes, heap),
       origin,
     );
     const superblock = new TreeSuperblock(tree);

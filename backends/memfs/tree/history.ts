@@ -120,7 +120,8 @@ export class History {
   }
 
   #clear(): void {
-    const { orphans, arena, root } = this.#tree;
+    const { orphans, arena, root, space } = this.#tree;
+    space.end();
     for (const orphan of orphans) orphan.content?.clear(arena);
     // A file with several names may have been taken over and removed by one name, while the others
     // were never used.

@@ -1,4 +1,6 @@
 import { FsError } from '../../../core/backend/index.js';
+import { INODE_HEAP_BYTES } from '../limits.js';
+import { type HeapBudget, HeapShare } from './heap-share.js';
 
 const ENOSPC = FsError.of('ENOSPC');
 
@@ -34,10 +36,17 @@ export class Space {
    * {@link Arena} limits them.
    */
   contentHeapBytes = 0;
+  /** Bytes of heap of inodes, names, targets and xattrs. */
+  #heapBytes = 0;
+  /** Of those, what is its origin's. */
+  #inheritedHeapBytes = 0;
+  #heap: HeapShare | undefined;
 
-  constructor(maxPages: number, maxInodes: number) {
+  /** @param heap of all volumes; none for what only counts. */
+  constructor(maxPages: number, maxInodes: number, heap?: HeapBudget) {
     this.maxPages = maxPages;
     this.maxInodes = maxInodes;
+    this.#heap = heap === undefined ? undefined : new HeapShare(heap);
   }
 
   /** Pages in use. */
@@ -71,11 +80,14 @@ export class Space {
 
   /** @throws ENOSPC when no inode is left. */
   takeInode(): void {
+    this.#checkHeap(INODE_HEAP_BYTES);
     this.#takeBytes(INODE_BYTES);
+    this.#addHeap(INODE_HEAP_BYTES);
   }
 
   giveInode(): void {
     this.#inodeBytes -= INODE_BYTES;
+    this.#addHeap(-INODE_HEAP_BYTES);
   }
 
   /**
@@ -84,14 +96,14 @@ export class Space {
    * @throws ENOSPC
    */
   takeXattr(bytes: number, counted: boolean): void {
-    if (this.#attributeMemory + bytes + XATTR_HEAP_BYTES > this.maxInodes * INODE_BYTES) throw ENOSPC;
+    this.#checkAttribute(bytes + XATTR_HEAP_BYTES);
     if (counted) this.#takeBytes(bytes + XATTR_BYTES);
-    this.#attributeMemory += bytes + XATTR_HEAP_BYTES;
+    this.#addAttribute(bytes + XATTR_HEAP_BYTES);
   }
 
   giveXattr(bytes: number, counted: boolean): void {
     if (counted) this.#inodeBytes -= bytes + XATTR_BYTES;
-    this.#attributeMemory -= bytes + XATTR_HEAP_BYTES;
+    this.#addAttribute(-bytes - XATTR_HEAP_BYTES);
   }
 
   /**
@@ -100,12 +112,12 @@ export class Space {
    */
   takeTarget(characters: number): void {
     const bytes = characters * CHARACTER_BYTES;
-    if (this.#attributeMemory + bytes > this.maxInodes * INODE_BYTES) throw ENOSPC;
-    this.#attributeMemory += bytes;
+    this.#checkAttribute(bytes);
+    this.#addAttribute(bytes);
   }
 
   giveTarget(characters: number): void {
-    this.#attributeMemory -= characters * CHARACTER_BYTES;
+    this.#addAttribute(-characters * CHARACTER_BYTES);
   }
 
   /** Adds what another volume uses, even beyond the limits. */
@@ -114,6 +126,19 @@ export class Space {
     this.#inodeBytes += other.#inodeBytes;
     this.#attributeMemory += other.#attributeMemory;
     this.contentHeapBytes += other.contentHeapBytes;
+    this.#addHeap(other.#heapBytes);
+  }
+
+  /** As {@link inherit}, of a volume that keeps it: the heap is not taken once more. */
+  share(origin: Space): void {
+    this.#inheritedHeapBytes += origin.#heapBytes;
+    this.inherit(origin);
+  }
+
+  /** Nothing of what is counted is there any more. */
+  end(): void {
+    this.#heap?.set(0);
+    this.#heap = undefined;
   }
 
   /** Returns to what a {@link copy} says. */
@@ -121,6 +146,7 @@ export class Space {
     this.#pages = to.#pages;
     this.#inodeBytes = to.#inodeBytes;
     this.#attributeMemory = to.#attributeMemory;
+    this.#addHeap(to.#heapBytes - this.#heapBytes);
   }
 
   /** A copy with the same limits and use. */
@@ -128,6 +154,28 @@ export class Space {
     const copy = new Space(this.maxPages, this.maxInodes);
     copy.inherit(this);
     return copy;
+  }
+
+  /** @throws ENOSPC if attributes and targets cannot have so many bytes of heap more. */
+  #checkAttribute(bytes: number): void {
+    if (this.#attributeMemory + bytes > this.maxInodes * INODE_BYTES) throw ENOSPC;
+    this.#checkHeap(bytes);
+  }
+
+  #addAttribute(bytes: number): void {
+    this.#attributeMemory += bytes;
+    this.#addHeap(bytes);
+  }
+
+  /** @throws ENOSPC if volumes have no heap left for so many bytes. */
+  #checkHeap(bytes: number): void {
+    const own = this.#heapBytes + bytes - this.#inheritedHeapBytes;
+    if (this.#heap?.allows(Math.max(0, own)) === false) throw ENOSPC;
+  }
+
+  #addHeap(bytes: number): void {
+    this.#heapBytes += bytes;
+    this.#heap?.set(Math.max(0, this.#heapBytes - this.#inheritedHeapBytes));
   }
 
   #takeBytes(bytes: number): void {

@@ -82,7 +82,7 @@ export class Tree {
       this.root.nlink = 2;
     } else {
       this.lastIno = origin.lastIno;
-      space.inherit(origin.usage);
+      space.share(origin.usage);
       this.root = this.history.adoptRoot(origin);
     }
     this.root.parent = this.root;
