@@ -27,7 +27,7 @@ import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { statIsLarge, statLinks, statName } from '../calls/stat.js';
+import { statIsFreedLater, statLinks, statName } from '../calls/stat.js';
 import { EACCES, ENOENT, EOPNOTSUPP, EXDEV } from '../../../core/system/calls/negative-errno.js';
 
 /** A large file that is about to lose its last name. */
@@ -96,7 +96,7 @@ export function creationOperations(share: Share) {
    * the thread pool, and not here.
    */
   function openLarge(parent: Node, fd: Fd, path: number): Leaving | undefined {
-    if (statName(fd, path) < 0 || statLinks() !== 1 || !statIsLarge()) return undefined;
+    if (statName(fd, path) < 0 || statLinks() !== 1 || !statIsFreedLater()) return undefined;
     const large = openat(fd, path, O.PATH | O.NOFOLLOW, 0);
     return large < 0 ? undefined : { fd: large, node: share.finder.known(parent, fd, path) };
   }

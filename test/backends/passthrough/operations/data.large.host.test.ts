@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, statSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -62,4 +62,29 @@ test('a creation that is given up before it cuts a large file leaves nothing of 
   const known = (await backend.lookup(parent, 'file', root))!;
   assert.equal(await creating, 'EINTR');
   assert.equal((await backend.getattr(known.node, undefined, root)).size, LARGE_BYTES);
+});
+
+test('a file that takes time to be freed is not freed by the call that removes its last name', async (t) => {
+  const share = serve(tmpdir());
+  t.after(() => share.close());
+  const { backend, directory, node: parent } = share;
+  const removed = (): number =>
+    readdirSync('/proc/self/fd').filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`).startsWith(directory);
+      } catch {
+        return false;
+      }
+    }).length;
+  const keptAfter = async (bytes: number): Promise<number> => {
+    writeFileSync(join(directory, 'file'), new Uint8Array(bytes));
+    const { node } = (await backend.lookup(parent, 'file', root))!;
+    const before = removed();
+    await backend.unlink(parent, 'file', root);
+    const kept = removed() - before;
+    backend.forget(node);
+    return kept;
+  };
+  assert.equal(await keptAfter(2 ** 20), 0);
+  assert.equal(await keptAfter(2 ** 22), 1);
 });
