@@ -17,6 +17,11 @@ const DEFAULT = [
   'passthrough/backend.confined',
   'mount/host-mount.own-mounts',
   'guest/confined',
+  // What a plugin can do inside, capabilities by export, a save to a full disk, foreign descriptors.
+  'hostile/outsider',
+  'passthrough/operations/xattrs',
+  'hostile/saves',
+  'hostile/host-faults',
 ];
 
 const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));

@@ -19,7 +19,7 @@ import { TestBucket } from '../backends/s3/support.js';
  * what the machine alone makes of it: the same flood of another daemon.
  *
  *   node dist/test/attack/slowdown.js [--backend NAME]… [--flood WORD]… [--rounds N] [--seconds S]
- *                                     [--directory DIR] [--real-time]
+ *                                     [--directory DIR] [--queue-threads N] [--real-time]
  *
  * `--directory` is on the file system that passthrough is to share: default, one in memory.
  * `--real-time` keeps other programs out: the honest guest comes first, then the daemons, then the
@@ -33,6 +33,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '1' },
     directory: { type: 'string', default: '/dev/shm' },
+    'queue-threads': { type: 'string', default: '0' },
     'real-time': { type: 'boolean', default: false },
     /** For the process that floods: the socket. */
     socket: { type: 'string' },
@@ -405,7 +406,12 @@ async function serve(backend: string, folder: string): Promise<Served> {
   for (const tag of ['attacked', 'honest']) {
     mkdirSync(join(folder, tag), { recursive: true });
     const socket = join(folder, `${tag}.sock`);
-    exports.push({ tag, socket, backend: await backends[backend]!(join(folder, tag)) });
+    exports.push({
+      tag,
+      socket,
+      queueThreads: Number(values['queue-threads']),
+      backend: await backends[backend]!(join(folder, tag)),
+    });
   }
   const config = join(folder, 'config.json');
   writeFileSync(config, JSON.stringify({ exports }));
