@@ -10,9 +10,12 @@ import {
   FileType,
   FsError,
   type FsStatistics,
+  nodeBytesOf,
   type Steps,
+  UsageError,
   wait,
 } from '../../backend/index.js';
+import { heapLimit } from '../../backend/limits.js';
 import { NodesInUse } from '../nodes-in-use.js';
 
 /** What is known of a node that is in use. */
@@ -32,19 +35,29 @@ export interface Charged {
 /** Nodes that are counted at a start before other work gets its turn. */
 const AT_ONCE = 256;
 
+/** Bytes of the heap for a node that is kept while nodes are counted, beside the backend's own. */
+const COUNTED_BYTES = 64;
+
 const BLOCK_BYTES = 4096;
 
 /** What a file system holds, and what it may hold. */
 export class Usage<N extends object, F> {
   readonly #inner: Backend<N, F>;
   readonly #limits: { readonly bytes: number; readonly inodes: number };
+  readonly #mostKept: number;
   readonly nodes: NodesInUse<N, Charged>;
   #bytes = 0;
   #inodes = 0;
 
-  constructor(inner: Backend<N, F>, limits: { readonly bytes: number; readonly inodes: number }) {
+  /** @param keptBytes of the heap, for what is kept while nodes are counted: an eighth. */
+  constructor(
+    inner: Backend<N, F>,
+    limits: { readonly bytes: number; readonly inodes: number },
+    keptBytes = heapLimit / 8,
+  ) {
     this.#inner = inner;
     this.#limits = limits;
+    this.#mostKept = Math.floor(keptBytes / (COUNTED_BYTES + nodeBytesOf(inner)));
     this.nodes = new NodesInUse((node, charged) => {
       if (charged.isOrphan) {
         this.#bytes -= charged.size;
@@ -54,7 +67,11 @@ export class Usage<N extends object, F> {
     });
   }
 
-  /** Counts what there is below the root, anew. */
+  /**
+   * Counts what there is below the root, anew.
+   * @throws UsageError if the directories to come, and files of which some names are to come, are
+   *   more than the heap may have.
+   */
   async count(root: N): Promise<void> {
     this.#bytes = 0;
     this.#inodes = 0;
@@ -66,6 +83,10 @@ export class Usage<N extends object, F> {
       for await (const { name } of await this.#list(at)) {
         if (name === '.' || name === '..') continue;
         if (++seen % AT_ONCE === 0) await setImmediate();
+        if (directories.length + linked.size > this.#mostKept)
+          throw new UsageError(
+            `quota: more than ${this.#mostKept} directories, or files with several names, to count at a time; start with a larger heap (NODE_OPTIONS=--max-old-space-size=MIB)`,
+          );
         const found = await this.#inner.lookup(at, name, DAEMON);
         if (found === undefined) continue;
         const { node, attributes } = found;
