@@ -419,7 +419,7 @@ async function serve(backend: string, folder: string): Promise<Served> {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   const [attacked, honest] = exports.map(({ socket }) => socket as string) as [string, string];
-  for (let tries = 0; tries < 600; tries++) {
+  for (let tries = 0; tries < 2400; tries++) {
     try {
       UnixConnection.connect(honest).close();
       return { process: child, attacked, honest };
