@@ -17,7 +17,7 @@ const DEFAULT = [
   'passthrough/backend.confined',
   'mount/host-mount.own-mounts',
   'guest/confined',
-  // What a plugin can do inside, capabilities by export, a save to a full disk, foreign descriptors.
+  // A plugin inside, capabilities by export, a save to a full disk, foreign descriptors.
   'hostile/outsider',
   'passthrough/operations/xattrs',
   'hostile/saves',
