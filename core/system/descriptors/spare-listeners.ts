@@ -1,4 +1,4 @@
-import { chmodSync, linkSync, mkdirSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { chmodSync, linkSync, mkdtempSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { check, SystemError } from '../calls/libc.js';
 import { close, O, open } from '../calls/files.js';
@@ -20,6 +20,9 @@ const HIDDEN = '.virtiofs-kit-';
 
 /** Most bytes of a slash and the number of a socket there. */
 const MOST_NAME_BYTES = 8;
+
+/** Somebody may be about to listen in a younger directory. */
+const YOUNG_MS = 60_000;
 
 interface Spare {
   readonly path: string;
@@ -99,8 +102,7 @@ export class SpareListeners implements ListenerSupply {
 /** Makes sockets below a hidden directory. @throws SystemError or NodeJS.ErrnoException */
 function fill(folder: string, spares: Spare[], count: number): void {
   for (const name of readdirSync(folder)) if (name.startsWith(HIDDEN)) removeLeft(join(folder, name));
-  const hidden = join(folder, `${HIDDEN}${process.pid}`);
-  mkdirSync(hidden, { mode: 0o700 });
+  const hidden = mkdtempSync(join(folder, HIDDEN));
   process.once('exit', () => rmSync(hidden, { recursive: true, force: true }));
   within(hidden, (short) => {
     while (spares.length < count) {
@@ -130,6 +132,7 @@ function dropWaiting(fd: Fd): void {
 /** Removes a directory of sockets on none of which anybody listens. */
 function removeLeft(hidden: string): void {
   try {
+    if (Date.now() - statSync(hidden).mtimeMs < YOUNG_MS) return;
     const isLeft = within(hidden, (short) => readdirSync(hidden).every((name) => isStale(join(short, name))));
     if (isLeft) rmSync(hidden, { recursive: true });
   } catch {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, statSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { UnixConnection, UnixListener } from '../../../../core/system/index.js';
@@ -9,13 +9,16 @@ import { temporaryFolder } from '../../../support/vhost-user.js';
 test('sockets that listen already take names, and give them back for others', (t) => {
   const [folder, other] = [temporaryFolder(t), temporaryFolder(t)];
   const taken = UnixListener.listen(join(folder, 'taken'));
-  // What two former processes have left, of which one lives.
-  const [gone, alive] = ['.virtiofs-kit-1', '.virtiofs-kit-2'].map((name) => join(folder, name));
-  for (const left of [gone!, alive!]) mkdirSync(left);
+  // What two former processes have left, of which one lives; and a third is just starting.
+  const [gone, alive, young] = ['gone', 'alive', 'young'].map((name) =>
+    join(folder, `.virtiofs-kit-${name}`),
+  );
+  for (const left of [gone!, alive!, young!]) mkdirSync(left);
   const closed = UnixListener.listen(join(gone!, 'before'));
   renameSync(join(gone!, 'before'), join(gone!, '0'));
   closed.close();
   const living = UnixListener.listen(join(alive!, '0'));
+  for (const left of [gone!, alive!]) utimesSync(left, 1, 1);
 
   // A socket's path has room in it, but not that of a hidden directory's.
   const long = join(folder, 'l'.repeat(100 - folder.length));
@@ -34,17 +37,10 @@ test('sockets that listen already take names, and give them back for others', (t
   const inLong = UnixListener.listen(join(long, 'sock'));
   UnixConnection.connect(join(long, 'sock')).close();
   inLong.close();
-  const hidden = readdirSync(folder).filter((name) => name.startsWith('.'));
-  assert.deepEqual(hidden.sort(), [`.virtiofs-kit-${process.pid}`, '.virtiofs-kit-2'].sort());
-  assert.equal(
-    statSync(
-      join(
-        folder,
-        hidden.find((name) => name.endsWith(`${process.pid}`))!,
-      ),
-    ).mode & 0o777,
-    0o700,
-  );
+  const hidden = readdirSync(folder, { encoding: 'utf8' }).filter((name) => name.startsWith('.'));
+  const [own, ...others] = hidden.filter((name) => !/-(?:alive|young)$/.test(name));
+  assert.deepEqual([hidden.length, others], [3, []]);
+  assert.equal(statSync(join(folder, own!)).mode & 0o777, 0o700);
 
   const path = (name: string): string => join(folder, name);
   for (let round = 0; round < 5; round++) {
