@@ -32,9 +32,6 @@ const TURN_MINIMUM = 16;
  */
 const SLICE_TIME_MS = 0.05;
 
-/** How often that is where the thread serves other guests, too: each waits for it. */
-const SHARED_LOOK_TIME_MS = 0.02;
-
 /** After a request with so many bytes of data the clock is read. */
 const LARGE_BYTES = 32 * 1024;
 
@@ -392,7 +389,6 @@ export class QueueRun implements Run, ChainOwner {
     let looked = started;
     let interval = 1;
     let most = Infinity;
-    const lookTime = turn.isShared ? SHARED_LOOK_TIME_MS : SLICE_TIME_MS;
     this.#awake = true;
     this.#yields = false;
     ring.suppressNotifications();
@@ -422,10 +418,9 @@ export class QueueRun implements Run, ChainOwner {
       if (untilClock > 0) continue;
       const now = performance.now();
       if (started === 0) started = announced = looked = now;
-      const took = now - looked;
+      const isSlow = now - looked > SLICE_TIME_MS;
       looked = now;
-      if (took > lookTime) interval = Math.max(interval >>> 1, 1);
-      else if (took * 2 < lookTime) interval = Math.min(interval << 1, CLOCK_INTERVAL);
+      interval = isSlow ? Math.max(interval >>> 1, 1) : Math.min(interval << 1, CLOCK_INTERVAL);
       untilClock = interval;
       this.#firstInterval = Math.min(interval, FIRST_INTERVAL);
       if (now - started > SLICE_TIME_MS && turn.isWantedBeside(this)) return false;

@@ -142,35 +142,6 @@ test('what the thread sleeps for is served beside a queue that is never empty', 
   for (const rig of rigs) rig.close();
 });
 
-test('beside other guests it is looked for them after each request that takes a moment', async () => {
-  let looks = 0;
-  class Looking extends Poller {
-    override isOver(now: number): boolean {
-      looks += 1;
-      return super.isOver(now);
-    }
-  }
-  const rigs = [new Rig({ poller: new Looking(0), size: 256 }), new Rig({ poller: new Poller(0) })];
-  const [busy, other] = rigs as [Rig, Rig];
-  const most = 500;
-  let served = 0;
-  busy.start((message) => {
-    work(0.03);
-    message.complete(16);
-    assert.ok(busy.driver.poll() >= 0);
-    if (++served === most) return;
-    place(busy);
-    busy.driver.publish();
-  });
-  other.start((message) => message.complete(16));
-  place(busy);
-  busy.driver.publish();
-  busy.queue.kick();
-  await until(() => served === most);
-  assert.ok(looks > most * 0.9, `${looks} times in ${most} requests`);
-  for (const rig of rigs) rig.close();
-});
-
 test('a long request makes room for another guest of the poller, or of another one', async () => {
   for (const pollers of [[new Poller(0)], [new Poller(0), new Poller(0)]]) {
     const rigs = pollers
