@@ -6,7 +6,7 @@ import { logConfigOf, servicesOf } from './log-and-services.js';
 import { openMetrics } from './metrics.js';
 import { accessLogOf } from './access-log-flags.js';
 import { openAccessLogTarget } from './access-log-target.js';
-import { aborted, stopSignal, surviveRejections } from './signals.js';
+import { aborted, startedBefore, stopSignal, surviveRejections } from './signals.js';
 import { serviceManager } from './systemd-notices.js';
 
 /** Mounts a backend on this host, and serves it by this process until a signal or an unmount. */
@@ -22,7 +22,7 @@ export async function mountHere(directory: string, values: Values, backend: Back
   const log = container.get(Services.Logger);
   surviveRejections(log);
   const manager = await serviceManager(logConfigOf(values, {}));
-  const mounted = await MountedExport.open({
+  const mounting = MountedExport.open({
     ...settings,
     directory,
     backend: spec,
@@ -32,6 +32,7 @@ export async function mountHere(directory: string, values: Values, backend: Back
     registry: container.get(Services.Registry),
     log,
   });
+  const mounted = await startedBefore(mounting, stop);
   try {
     const requests = await target?.begin(mounted.tracing);
     const commands =

@@ -10,7 +10,7 @@ import { compileLater } from '../../plugins/v8-inlining.js';
 import type { ServiceManager } from '../../system/index.js';
 import { socketFolders, type Opened, type Plan } from './plan.js';
 import { serving } from './systemd-notices.js';
-import { aborted, surviveRejections } from './signals.js';
+import { aborted, startedBefore, surviveRejections } from './signals.js';
 
 /** What {@link serveExports} needs. */
 export interface Serving {
@@ -46,7 +46,8 @@ export async function serveExports(given: Serving): Promise<void> {
   stop.addEventListener('abort', () => keeper?.leave());
   let daemon: Daemon;
   try {
-    daemon = await Daemon.start({ ...options, keeper, log, registry });
+    const starting = Daemon.start({ ...options, keeper, log, registry });
+    daemon = await startedBefore(starting, stop, keeper?.over);
   } catch (error) {
     // Its connection would have this process live on.
     keeper?.end();

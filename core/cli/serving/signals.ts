@@ -22,6 +22,9 @@ const ENDING = [
   'SIGIO',
 ] as const;
 
+/** Milliseconds in which a start may still come to its end when the process is to end. */
+const START_GRACE_MS = 1_000;
+
 /** Milliseconds that an orderly end may take after an exception that nobody caught. */
 const FAULT_TIMEOUT_MS = 30_000;
 
@@ -146,4 +149,27 @@ export function aborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });
   });
+}
+
+/**
+ * Waits for a start. If the process is to end before, and the start does not come to its end in a
+ * moment, the process ends as by a kill: a backend may wait a minute for a server that is silent.
+ * @param over resolves when the process is to end.
+ */
+export async function startedBefore<T>(
+  starting: Promise<T>,
+  stop: AbortSignal,
+  over: Promise<void> = aborted(stop),
+): Promise<T> {
+  let isOver = false;
+  const end = async (): Promise<void> => {
+    await sleep(START_GRACE_MS, undefined, { ref: false });
+    if (!isOver) process.exit(stop.reason instanceof Stopped ? stop.reason.exitCode : 0);
+  };
+  void over.then(() => (isOver ? undefined : end()));
+  try {
+    return await starting;
+  } finally {
+    isOver = true;
+  }
 }
