@@ -22,6 +22,7 @@ interface Job {
 
 /** What is under way; the first has the next turn. */
 const jobs: Job[] = [];
+let isNextSet = false;
 
 /** @returns whether the work has ended. */
 function work(job: Job): boolean {
@@ -33,6 +34,7 @@ function work(job: Job): boolean {
 }
 
 function nextTurn(): void {
+  isNextSet = false;
   const job = jobs.shift()!;
   try {
     if (work(job)) job.resolve();
@@ -40,12 +42,19 @@ function nextTurn(): void {
   } catch (error) {
     job.reject(error as Error);
   }
-  if (jobs.length > 0) setImmediate(nextTurn);
+  setNext();
 }
 
 function add(job: Job): void {
-  if (jobs.length === 0) setImmediate(nextTurn);
   jobs.push(job);
+  setNext();
+}
+
+/** Once: a step may begin other work while no job waits. */
+function setNext(): void {
+  if (isNextSet || jobs.length === 0) return;
+  isNextSet = true;
+  setImmediate(nextTurn);
 }
 
 /**

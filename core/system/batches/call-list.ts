@@ -82,7 +82,8 @@ function load(): Loop | null {
     region.release();
     return null;
   }
-  return koffi.decode(BigInt(region.address), koffi.proto('void CallListLoop(uintptr_t, uintptr_t)')) as Loop;
+  // Without a name: a plugin that has this module loads it beside the joined program's.
+  return koffi.decode(BigInt(region.address), koffi.proto('void', ['uintptr_t', 'uintptr_t'])) as Loop;
 }
 
 /**
