@@ -5,3 +5,6 @@ const joined = (name: string): string => fileURLToPath(new URL(`../../program/${
 
 export const program = joined('virtiofs-kit');
 export const mountHelper = joined('mount.virtiofs-kit');
+
+/** The same from its modules, for a backend of tests that changes what these do. */
+export const modules = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));

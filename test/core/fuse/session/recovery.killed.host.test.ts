@@ -18,6 +18,7 @@ import { Mark, type Stage, STAGES } from '../../../support/dying-backend.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { connectKept, enginesOf, keeping } from '../../../support/keepers.js';
 import { BESIDE, type Case, cases, repeatable, type Seen } from '../../../support/opcode-cases.js';
+import { modules, program } from '../../../support/program.js';
 
 const plugin = fileURLToPath(new URL('../../../support/dying-backend.js', import.meta.url));
 
@@ -59,7 +60,8 @@ class Guest {
       command: (directory, socket) => {
         mkdirSync(`${directory}.marks`);
         const backend = ['--backend', plugin, '--share', directory, '--marks', `${directory}.marks`];
-        return keeping(backend, '--confine', 'none').command(directory, socket);
+        const words = keeping(backend, '--confine', 'none').command(directory, socket);
+        return words.map((word) => (word === program ? modules : word));
       },
     });
     const { fuse } = await connectKept(t, running, { requestQueues: 2 });
