@@ -135,6 +135,8 @@ class Range implements Source {
  * changes them.
  * @returns the bytes copied. They are fewer than `length` at the end of the source, after
  * {@link COPY_MAX_BYTES} of real copying, and after {@link SHARED_MAX_CHUNKS}.
+ * @throws EINVAL if the ranges overlap in one file (`generic_copy_file_checks`): what is prepared
+ * for the copy has no bytes yet, and would be read as its source; ENOSPC.
  */
 export function copyRange(
   source: Content,
@@ -146,6 +148,7 @@ export function copyRange(
   space: Space,
 ): number {
   const total = Math.min(length, source.size - offset);
+  if (source === target && Math.abs(offset - targetOffset) < total) throw EINVAL;
   let done = 0;
   let copied = 0;
   let shared = 0;

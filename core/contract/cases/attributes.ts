@@ -203,6 +203,33 @@ export const attributeCases: readonly ContractCase[] = [
     },
   },
   {
+    name: 'a range is not copied onto a part of itself, where it has data and where it has none',
+    needs: [CREATES, 'write', 'read', 'copyFileRange'],
+    async run(trial) {
+      const { client } = trial;
+      const content = noise(10_000);
+      const { file } = await createFile(trial, 'file');
+      await writeAll(client, file, 100_000, content);
+      for (const [from, to, length] of [
+        [100_000, 100_000, 10_000],
+        [0, 0, 20_000],
+        [100_000, 104_000, 5000],
+        [104_000, 100_000, 5000],
+        [0, 8192, 8193],
+        [8192, 0, 8193],
+        // The source ends in what it is copied to.
+        [0, 109_999, 10_000_000],
+      ] as const) {
+        const copying = supported(client.copyRange(file, from, file, to, length), 'EOPNOTSUPP');
+        await fails(copying, 'EINVAL', `copying ${length} bytes from ${from} to ${to}`);
+      }
+      const expected = new Uint8Array(110_000);
+      expected.set(content, 100_000);
+      sameBytes(await readAll(client, file), expected, 'content after the refused copies');
+      await client.closeFile(file);
+    },
+  },
+  {
     name: 'a directory can be made durable',
     needs: ['fsyncdir', 'readdir'],
     async run({ client, directory }) {

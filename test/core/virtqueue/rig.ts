@@ -135,6 +135,11 @@ export class Rig {
     this.queue.kick();
   }
 
+  /** The available index: how many chains were made available, modulo 2^16. */
+  get offered(): number {
+    return this.halves[(this.driver.available - GUEST) / 2 + 1]!;
+  }
+
   close(): void {
     this.queue.close();
     for (const mapping of this.space.clear()) mapping.unmap();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { drain } from '../../../core/system/index.js';
 import { RingFeature } from '../../../core/virtqueue/index.js';
-import { DATA, GUEST, Rig } from './rig.js';
+import { DATA, GUEST, Rig, until } from './rig.js';
 
 const NEXT = 1;
 const WRITE = 2;
@@ -11,7 +11,7 @@ const TABLE = 0x8_0000;
 const MEMORY_BYTES = 4 * 2 ** 20;
 
 /** What the device reads of a chain: the lengths of its segments, or the rule that it breaks. */
-function take(write: (rig: Rig) => void, options: { size?: number; features?: bigint } = {}) {
+async function take(write: (rig: Rig) => void, options: { size?: number; features?: bigint } = {}) {
   const rig = new Rig({ size: options.size ?? 16 });
   if (options.features !== undefined) rig.queue.features = options.features;
   const taken: { readable: number[]; writable: number[] }[] = [];
@@ -22,6 +22,7 @@ function take(write: (rig: Rig) => void, options: { size?: number; features?: bi
     message.complete(0);
   });
   write(rig);
+  await until(() => rig.queue.broken || rig.queue.base === rig.offered);
   const broken = rig.queue.broken;
   assert.equal(drain(rig.err.value) > 0, broken);
   assert.equal(rig.warnings.length, broken ? 1 : 0);
@@ -31,8 +32,8 @@ function take(write: (rig: Rig) => void, options: { size?: number; features?: bi
   return outcome;
 }
 
-test('a chain is its readable and then its writable segments', () => {
-  const outcome = take((rig) => {
+test('a chain is its readable and then its writable segments', async () => {
+  const outcome = await take((rig) => {
     rig.descriptor(5, GUEST + DATA, 40, NEXT, 2);
     rig.descriptor(2, GUEST + DATA + 100, 7, NEXT, 9);
     rig.descriptor(9, GUEST + DATA + 200, 16, NEXT | WRITE, 0);
@@ -42,8 +43,8 @@ test('a chain is its readable and then its writable segments', () => {
   assert.deepEqual(outcome, [{ readable: [40, 7], writable: [16, 4096] }]);
 });
 
-test('a chain may have segments of one kind only, and empty ones are left out', () => {
-  const outcome = take((rig) => {
+test('a chain may have segments of one kind only, and empty ones are left out', async () => {
+  const outcome = await take((rig) => {
     rig.descriptor(0, GUEST + DATA, 40, NEXT, 1);
     rig.descriptor(1, 0, 0, 0);
     rig.descriptor(2, 0xffff_ffff_f000, 0, NEXT | WRITE, 3);
@@ -58,9 +59,9 @@ test('a chain may have segments of one kind only, and empty ones are left out', 
   ]);
 });
 
-test('an indirect table stands for its descriptors, wherever it lies', () => {
+test('an indirect table stands for its descriptors, wherever it lies', async () => {
   for (const offset of [0, 4, 1, 4093]) {
-    const outcome = take((rig) => {
+    const outcome = await take((rig) => {
       rig.entry(0x10000, GUEST + DATA, 40, NEXT, 2);
       rig.entry(0x10002, GUEST + DATA, 16, NEXT | WRITE, 1);
       rig.entry(0x10001, GUEST + DATA, 4096, WRITE);
@@ -73,8 +74,8 @@ test('an indirect table stands for its descriptors, wherever it lies', () => {
   }
 });
 
-test('a table may end a chain of ordinary descriptors', () => {
-  const outcome = take((rig) => {
+test('a table may end a chain of ordinary descriptors', async () => {
+  const outcome = await take((rig) => {
     rig.descriptor(0, GUEST + DATA, 40, NEXT, 1);
     rig.descriptor(1, GUEST + TABLE, 16, INDIRECT);
     rig.entry(TABLE / 16, GUEST + DATA, 16, WRITE);
@@ -83,9 +84,9 @@ test('a table may end a chain of ordinary descriptors', () => {
   assert.deepEqual(outcome, [{ readable: [40], writable: [16] }]);
 });
 
-test('a chain as long as the queue is taken, also with 1024 segments', () => {
+test('a chain as long as the queue is taken, also with 1024 segments', async () => {
   for (const size of [16, 1024]) {
-    const outcome = take(
+    const outcome = await take(
       (rig) => {
         for (let i = 0; i < size; i++)
           rig.descriptor(i, GUEST + DATA + 2 * i, 1, i + 1 === size ? 0 : NEXT, i + 1);
@@ -95,7 +96,7 @@ test('a chain as long as the queue is taken, also with 1024 segments', () => {
     );
     assert.deepEqual(outcome, [{ readable: Array<number>(size).fill(1), writable: [] }]);
   }
-  const indirect = take((rig) => {
+  const indirect = await take((rig) => {
     for (let i = 0; i < 1024; i++)
       rig.entry(TABLE / 16 + i, GUEST + DATA + 2 * i, 1, WRITE | (i === 1023 ? 0 : NEXT), i + 1);
     rig.descriptor(0, GUEST + TABLE, 16 * 1024, INDIRECT);
@@ -253,24 +254,24 @@ function table(bytes: number): (rig: Rig) => void {
 }
 
 for (const [name, [violation, write]] of Object.entries(violations)) {
-  test(`${name} stops the queue`, () => {
-    assert.equal(take(write), violation);
+  test(`${name} stops the queue`, async () => {
+    assert.equal(await take(write), violation);
   });
 }
 
-test('an indirect table stops a queue that did not negotiate them', () => {
+test('an indirect table stops a queue that did not negotiate them', async () => {
   assert.equal(
-    take(table(16), { features: RingFeature.VERSION_1 | RingFeature.EVENT_IDX }),
+    await take(table(16), { features: RingFeature.VERSION_1 | RingFeature.EVENT_IDX }),
     'an indirect descriptor without INDIRECT_DESC',
   );
 });
 
-test('a chain that is made available again while the device has it stops the queue', () => {
+test('a chain that is made available again while the device has it stops the queue', async () => {
   const rig = new Rig();
   rig.start(() => undefined);
   rig.descriptor(3, GUEST + DATA, 1, 0);
   rig.offer(3, 3);
-  assert.ok(rig.queue.broken);
+  await until(() => rig.queue.broken);
   assert.match(rig.warnings[0]!, /a chain made available again while the device has it/);
   assert.equal(rig.queue.inFlight, 1);
   rig.close();
