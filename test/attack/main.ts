@@ -205,7 +205,8 @@ function shown({ requests, median, p99, worst, sync }: Latency): string {
 async function run(setup: Setup): Promise<string[]> {
   const folder = mkdtempSync(join(tmpdir(), 'vfk-attack-'));
   const wrong: string[] = [];
-  const { endMs = END_MS } = setup;
+  const { endMs = END_MS, keptFiles = 0 } = setup;
+  const keptDescriptors = KEPT_DESCRIPTORS + keptFiles;
   const daemon = await start(setup, folder);
   const { process: child } = daemon;
   try {
@@ -230,7 +231,7 @@ async function run(setup: Setup): Promise<string[]> {
     await canary.work(after(1000));
     let now = descriptorsOf(child, setup);
     let left = await leftOf(daemon, setup);
-    const isMore = (): boolean => left !== '' || now.length > before.length + KEPT_DESCRIPTORS;
+    const isMore = (): boolean => left !== '' || now.length > before.length + keptDescriptors;
     for (let tries = 0; tries < 100 && isMore(); tries++) {
       await sleep(100);
       now = descriptorsOf(child, setup);
@@ -238,7 +239,7 @@ async function run(setup: Setup): Promise<string[]> {
     }
     if (left !== '') wrong.push(`of guests that have gone there are left: ${left}`);
     const more = moreIn(before, now);
-    if (now.length > before.length + KEPT_DESCRIPTORS)
+    if (now.length > before.length + keptDescriptors)
       wrong.push(`${now.length - before.length} descriptors stayed open${more}`);
     console.log(
       `  memory ${memoryOf(child)}, descriptors ${before.length} before, ${now.length} after${more}`,

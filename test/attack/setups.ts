@@ -18,6 +18,8 @@ export interface Setup {
   backend(folder: string): Options | Promise<Options>;
   /** It keeps files open of which guests have gone, while they have names. */
   readonly keepsFiles?: boolean;
+  /** Files of its own that it keeps open while nobody uses them, at most. */
+  readonly keptFiles?: number;
   /** How long a request of an honest guest may take, in milliseconds: longer, and it was held. */
   readonly heldMs?: number;
   /** How long attackers, and then the daemon, may take to end, in milliseconds. */
@@ -116,6 +118,8 @@ export const setups: readonly Setup[] = [
     heldMs: 30_000,
     // A request waits a minute for the server, and the end of a mount two minutes for uploads.
     endMs: 180_000,
+    // Of the disk caches of both exports, 16 each.
+    keptFiles: 32,
     async backend(folder) {
       const { name: bucket, endpoint } = await TestBucket.create();
       const cacheDir = join(folder, 'cache');
