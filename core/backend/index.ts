@@ -10,7 +10,7 @@
  * - `wrap.ts`, `read-only.ts`: backends over another backend.
  * - `accelerator.ts`: optional, experimental: quicker ways for the engine.
  * - `pool-turns.ts`: the thread pool, dealt to the guests of all backends.
- * - `limits.ts`: of memory, and of what comes from other hosts.
+ * - `limits.ts`: of memory, and of what comes from other hosts. `clock.ts`: the time of day.
  * - `pauses.ts`, `in-turns.ts`: how long work makes room for others.
  * - `permission-bits.ts`: modes among a backend's options.
  */

@@ -1,6 +1,6 @@
 import { engineSlot } from '../../../core/backend/accelerator.js';
 import { FileType, FsError, nameLength } from '../../../core/backend/index.js';
-import type { Clock } from './clock.js';
+import type { Clock } from '../../../core/backend/clock.js';
 import { Content } from '../content/content.js';
 
 const EINVAL = FsError.of('EINVAL');

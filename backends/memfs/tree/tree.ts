@@ -9,9 +9,9 @@ import {
   RenameFlags,
   type Time,
 } from '../../../core/backend/index.js';
+import { Clock } from '../../../core/backend/clock.js';
 import { ACCESS_ACL, DEFAULT_ACL, inherit, type Inherited, withoutSetId } from './acl.js';
 import type { Arena } from '../content/arena.js';
-import { Clock } from './clock.js';
 import { History } from './history.js';
 import { contentOf, entriesOf, Inode, pagesOf, SHORT_TARGET_BYTES } from './inode.js';
 import type { Snapshot } from './snapshot.js';

@@ -1,4 +1,5 @@
 import { FileType, ModeBits } from '../../../core/backend/index.js';
+import { Clock } from '../../../core/backend/clock.js';
 import type { Attributes, Time } from '../../../core/backend/index.js';
 
 /**
@@ -350,8 +351,10 @@ export function attributesOf(key: string, posix: Posix, size: number, removed: b
   };
 }
 
-/** The current time. Node's clock has microseconds. */
+const clock = new Clock();
+
+/** The current time. */
 export function now(): Time {
-  const microseconds = Math.floor((performance.timeOrigin + performance.now()) * 1000);
-  return { seconds: Math.floor(microseconds / 1e6), nanoseconds: (microseconds % 1e6) * 1000 };
+  clock.tick();
+  return { seconds: clock.seconds, nanoseconds: clock.nanoseconds };
 }
