@@ -28,6 +28,8 @@ const DATA_BYTES = 2 ** 20 + 4096;
 const HELD_BYTES = 16 * 2 ** 20;
 /** Larger records are not kept for further requests. */
 const SPARE_BYTES = 8192;
+/** The monotonic clock is set by the wall clock where they are so far apart, in milliseconds. */
+const CLOCKS_APART_MS = 2;
 
 /** Somebody who looks at the requests of a daemon. */
 export interface TraceReader {
@@ -135,6 +137,8 @@ class Recorder implements RequestObserver {
   readonly #spare = new Pool<Pending>();
   /** Bytes of the large records of requests that are not answered yet. */
   #held = 0;
+  /** Time of day at which `performance.now()` was 0, in milliseconds. */
+  #origin = performance.timeOrigin;
 
   constructor(index: number, readers: readonly TraceReader[]) {
     this.#export = index;
@@ -183,7 +187,10 @@ class Recorder implements RequestObserver {
   }
 
   ended(pending: Pending, request: ObservedRequest, length: number, output: Reply): void {
-    const duration = performance.now() - pending.began;
+    const ended = performance.now();
+    const duration = ended - pending.began;
+    const wall = Date.now();
+    if (!(Math.abs(ended + this.#origin - wall) < CLOCKS_APART_MS)) this.#origin = wall - ended;
     if (pending.bytes.length > SPARE_BYTES) this.#held -= pending.bytes.length;
     const isListing = pending.opcode === Opcode.READDIRPLUS && length >= 0;
     const structure = length <= 0 ? 0 : Math.min(length, REPLY_BYTES);
@@ -196,7 +203,7 @@ class Recorder implements RequestObserver {
     if (isListing) copyListing(request, bytes, used, reply);
     else for (let i = 0; i < reply; i++) bytes[used + i] = output.bytes[BODY + i]!;
     view.setUint32(0, total, true);
-    view.setFloat64(request_record.time, (performance.timeOrigin + pending.began) * 1000, true);
+    view.setFloat64(request_record.time, (this.#origin + pending.began) * 1000, true);
     view.setFloat64(request_record.duration, duration * 1000, true);
     view.setInt32(request_record.result, length, true);
     view.setUint32(request_record.data, length < 0 ? 0 : request.data, true);

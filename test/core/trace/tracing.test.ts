@@ -100,6 +100,20 @@ test('each request is told with its caller, its path, its arguments and its resu
   assert.equal(lines[9], `${CALLER} FORGET /new lookups=1 = ok`);
 });
 
+test('requests have the time of day, also after the host was suspended or its clock was set back', async (t) => {
+  const { fuse, capture } = await traced(await memfs());
+  await fuse.init();
+  const now = Date.now.bind(Date);
+  for (const ms of [0, 3_600_000, -60_000]) {
+    t.mock.method(Date, 'now', () => now() + ms);
+    const before = Date.now();
+    await fuse.getattr(ROOT);
+    const after = Date.now();
+    const times = requestsIn(capture()).map(({ time }) => time / 1000);
+    assert.ok(times.at(-1)! > before - 5 && times.at(-1)! < after + 5, `${times} from ${before} to ${after}`);
+  }
+});
+
 test('names are known from listings with attributes, too', async () => {
   const { fuse, capture, tracing, buffer } = await traced(await memfs());
   await fuse.init();
