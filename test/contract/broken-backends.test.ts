@@ -564,6 +564,16 @@ const mistakes: readonly [mistake: string, rule: RegExp, faults: Faults, timeout
     }),
   ],
   [
+    'copies ranges onto themselves',
+    /^a range is not copied/,
+    (sound) => ({
+      copyFileRange: (node, file, offset, toNode, toFile, toOffset, length, context) =>
+        node === toNode && Math.abs(offset - toOffset) < length
+          ? length
+          : sound.copyFileRange!(node, file, offset, toNode, toFile, toOffset, length, context),
+    }),
+  ],
+  [
     'punches no holes',
     /^space is set aside/,
     (sound) => ({

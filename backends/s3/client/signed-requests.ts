@@ -4,8 +4,9 @@ import { CARRIED_CHECKSUMS, CARRIES, headOf, unquoted } from './answers.js';
 import type { Content, Head } from './bucket-types.js';
 import type { Connections } from './connections.js';
 import type { DirectConnections } from './direct.js';
-import { S3Failure } from './failure.js';
+import { noAnswer, S3Failure } from './failure.js';
 import { Collected, exchange } from './http.js';
+import { field } from './listing.js';
 import type { Pace, Sending, Sink, WireAnswer, WireRequest } from './http.js';
 import type { PlainBucket } from './plain-bucket.js';
 import type { Server } from './proxies.js';
@@ -68,6 +69,9 @@ const ALL_KINDS: readonly Kind[] = [
 ];
 const kinds: ReadonlySet<string> = new Set(ALL_KINDS);
 
+/** An ETag that is the same in XML. */
+const PLAIN_ETAG = /^[\w-]+$/;
+
 /** What distinguishes one request from its template. */
 interface RequestParts {
   readonly method: WireRequest['method'];
@@ -75,6 +79,8 @@ interface RequestParts {
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
   readonly pace?: Pace | undefined;
+  /** That there is nothing of the kind is an answer, too. */
+  readonly isOptional?: boolean;
 }
 
 /** No headers other than the template's. */
@@ -214,10 +220,7 @@ export class SignedRequests {
     condition: Readonly<Record<string, string>>,
     { signal, pace }: Sending,
   ): Promise<string | undefined> {
-    const headers: Record<string, string> = { 'content-type': 'application/octet-stream' };
-    for (const [name, value] of Object.entries(condition)) {
-      headers[name.replace(/(?!^)[A-Z]/g, '-$&').toLowerCase()] = value;
-    }
+    const headers = { 'content-type': 'application/octet-stream', ...conditionHeaders(condition) };
     give(headers, content);
     return this.#write('PutObjectCommand', key, { method: 'PUT', query: '', headers, body, pace }, signal);
   }
@@ -290,6 +293,94 @@ export class SignedRequests {
   }
 
   /**
+   * @param subresource of the bucket, such as `ownershipControls`
+   * @returns the document, as {@link document} does; null where the bucket has none.
+   */
+  async bucketDocument(subresource: string, signal: AbortSignal): Promise<string | null | undefined> {
+    const body = new Collected();
+    const request = { method: 'GET', query: `${subresource}=`, headers: NONE, isOptional: true } as const;
+    const answer = await this.#send('ListObjectsV2Command', undefined, request, signal, ({ status }) =>
+      status === 200 ? body : undefined,
+    );
+    if (answer?.status === 404) return null;
+    return answer?.status === 200 ? body.toString() : undefined;
+  }
+
+  /**
+   * Begins an upload of parts.
+   * @param content what the object is given
+   * @returns the upload's id, or undefined if the SDK must begin it.
+   * @throws as {@link put}
+   */
+  async begin(key: string, content: Content, signal: AbortSignal): Promise<string | undefined> {
+    const headers: Record<string, string> = { 'content-type': 'application/octet-stream' };
+    give(headers, content);
+    const request = { method: 'POST', query: 'uploads=', headers } as const;
+    // Such an upload is given what an object is given that is written.
+    const text = await this.#answerTo('PutObjectCommand', key, request, signal);
+    if (text === undefined) return undefined;
+    const id = text.includes('<InitiateMultipartUploadResult') ? field(text, 'UploadId') : undefined;
+    if (id === undefined || id === '') throw noAnswer('an upload without id');
+    return id;
+  }
+
+  /**
+   * Completes an upload of parts.
+   * @param parts numbers and ETags, in order
+   * @param condition as of {@link put}
+   * @returns the object's ETag, empty where the server does not tell it; undefined if the SDK must
+   * complete it.
+   * @throws as {@link put}
+   */
+  async complete(
+    key: string,
+    upload: string,
+    parts: readonly { readonly number: number; readonly etag: string }[],
+    condition: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    if (parts.some(({ etag }) => !PLAIN_ETAG.test(etag))) return undefined;
+    const list = parts.map(
+      ({ number, etag }) => `<Part><PartNumber>${number}</PartNumber><ETag>"${etag}"</ETag></Part>`,
+    );
+    const xmlns = 'http://s3.amazonaws.com/doc/2006-03-01/';
+    const body = Buffer.from(
+      `<CompleteMultipartUpload xmlns="${xmlns}">${list.join('')}</CompleteMultipartUpload>`,
+    );
+    const headers = { 'content-type': 'application/xml', ...conditionHeaders(condition) };
+    const request = { method: 'POST', query: `uploadId=${encoded(upload)}`, headers, body } as const;
+    // A failure may come with 200, once the work has begun (Amazon S3 API Reference).
+    const text = await this.#answerTo('UploadPartCommand', key, request, signal);
+    if (text?.includes('<CompleteMultipartUploadResult') !== true) return undefined;
+    return unquoted(field(text, 'ETag'));
+  }
+
+  /**
+   * Aborts an upload of parts.
+   * @returns whether it is aborted; otherwise the SDK must make the request.
+   * @throws S3Failure of kind transient; what the connection throws.
+   */
+  async abort(key: string, upload: string, signal: AbortSignal): Promise<boolean> {
+    const query = `uploadId=${encoded(upload)}`;
+    const request = { method: 'DELETE', query, headers: NONE, isOptional: true } as const;
+    const answer = await this.#send('HeadObjectCommand', key, request, signal, unwanted);
+    return answer?.status === 204;
+  }
+
+  async #answerTo(
+    kind: Kind,
+    key: string,
+    request: RequestParts,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const body = new Collected();
+    const answer = await this.#send(kind, key, request, signal, ({ status }) =>
+      status === 200 ? body : undefined,
+    );
+    return answer?.status === 200 ? body.toString() : undefined;
+  }
+
+  /**
    * @param query fields of ListObjectsV2, named as in the query string
    * @returns the answer's body, or undefined if the SDK must make the request.
    */
@@ -347,7 +438,7 @@ export class SignedRequests {
     if (status >= 500 && status !== 501) throw new S3Failure('transient', status, 'ServerError');
     if (status === 412) throw new S3Failure('precondition', 412, 'PreconditionFailed');
     if (status >= 200 && status < 300) return answer;
-    if (method === 'HEAD' && status === 404) return answer;
+    if ((method === 'HEAD' || parts.isOptional === true) && status === 404) return answer;
     this.#templates.delete(kind);
     return undefined;
   }
@@ -441,6 +532,14 @@ export class SignedRequests {
     this.#templates.clear();
     this.#connections.close();
   }
+}
+
+/** The headers of a condition whose fields are named as the SDK names them. */
+function conditionHeaders(condition: Readonly<Record<string, string>>): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (const [name, value] of Object.entries(condition))
+    headers[name.replace(/(?!^)[A-Z]/g, '-$&').toLowerCase()] = value;
+  return headers;
 }
 
 /** Adds the headers of what an object is given. */

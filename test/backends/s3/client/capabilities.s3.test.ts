@@ -4,7 +4,9 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ListObjectsV2Command } from '@aws-sdk/client-s3';
 import { WRITE_MARK } from '../../../../backends/s3/objects/attributes.js';
+import type { Part } from '../../../../backends/s3/client/bucket-types.js';
 import { Deadline } from '../../../../backends/s3/client/deadline.js';
+import { S3Failure } from '../../../../backends/s3/client/failure.js';
 import { into } from '../../../../backends/s3/client/http.js';
 import { OpenFlags } from '../../../../core/backend/index.js';
 import { proxiedBucket } from '../proxied-bucket.js';
@@ -123,13 +125,34 @@ describe('servers that differ', () => {
     }
     assert.ok(ours('PutObject').every(Boolean));
     const parts = [pattern(5 * 2 ** 20, 1), pattern(1000, 2)];
-    const id = await own.createUpload('quick/parts', content, deadline);
-    const sent = [];
-    for (const [i, bytes] of parts.entries()) {
-      sent.push(await own.uploadPart('quick/parts', id, i + 1, bytes, deadline));
+    for (const key of keys.map((one) => `${one}-parts`)) {
+      const begin = async (): Promise<readonly [string, Part[]]> => {
+        const id = await own.createUpload(key, content, deadline);
+        const sent = [];
+        for (const [i, bytes] of parts.entries())
+          sent.push(await own.uploadPart(key, id, i + 1, bytes, deadline));
+        return [id, sent];
+      };
+      const [id, sent] = await begin();
+      await own.completeUpload(key, id, sent, 0, content, 'absent', deadline);
+      assert.ok((await server.bucket.get(key)).equals(Buffer.concat(parts)));
+      const head = await own.head(key, deadline);
+      assert.deepEqual([head?.headers, head?.metadata], [content.headers, content.metadata]);
+      const [refused, again] = await begin();
+      const other = { ...content, metadata: { ...content.metadata, [WRITE_MARK]: 'other' } };
+      await assert.rejects(
+        own.completeUpload(key, refused, again, 0, other, 'absent', deadline),
+        (error) => error instanceof S3Failure && error.kind === 'precondition',
+      );
+      await own.abortUpload(key, refused, deadline);
+      assert.deepEqual(await own.uploadsOf(key, deadline), []);
+      // One that is gone is no error.
+      await own.abortUpload(key, refused, deadline);
     }
-    await own.completeUpload('quick/parts', id, sent, 0, content, undefined, deadline);
-    assert.ok((await server.bucket.get('quick/parts')).equals(Buffer.concat(parts)));
+    const uploads = ['CreateMultipartUpload', 'CompleteMultipartUpload', 'AbortMultipartUpload'].map(ours);
+    assert.ok(uploads.every((direct) => direct.length >= keys.length));
+    assert.ok(uploads[0]!.every(Boolean) && uploads[1]!.every(Boolean));
+    assert.ok(uploads[2]!.filter(Boolean).length >= keys.length);
     assert.ok(ours('UploadPart').every(Boolean) && ours('GetObject').some(Boolean));
 
     for (const delimiter of ['', '/'] as const) {
