@@ -357,14 +357,14 @@ export class SignedRequests {
 
   /**
    * Aborts an upload of parts.
-   * @returns whether it is aborted; otherwise the SDK must make the request.
+   * @returns whether it is gone; otherwise the SDK must make the request.
    * @throws S3Failure of kind transient; what the connection throws.
    */
   async abort(key: string, upload: string, signal: AbortSignal): Promise<boolean> {
     const query = `uploadId=${encoded(upload)}`;
     const request = { method: 'DELETE', query, headers: NONE, isOptional: true } as const;
     const answer = await this.#send('HeadObjectCommand', key, request, signal, unwanted);
-    return answer?.status === 204;
+    return answer?.status === 204 || answer?.status === 404;
   }
 
   async #answerTo(

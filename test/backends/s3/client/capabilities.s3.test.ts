@@ -151,8 +151,7 @@ describe('servers that differ', () => {
     }
     const uploads = ['CreateMultipartUpload', 'CompleteMultipartUpload', 'AbortMultipartUpload'].map(ours);
     assert.ok(uploads.every((direct) => direct.length >= keys.length));
-    assert.ok(uploads[0]!.every(Boolean) && uploads[1]!.every(Boolean));
-    assert.ok(uploads[2]!.filter(Boolean).length >= keys.length);
+    assert.ok(uploads.flat().every(Boolean));
     assert.ok(ours('UploadPart').every(Boolean) && ours('GetObject').some(Boolean));
 
     for (const delimiter of ['', '/'] as const) {
