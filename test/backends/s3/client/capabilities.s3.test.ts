@@ -88,7 +88,11 @@ describe('servers that differ', () => {
       server.proxy.seen
         .filter((seen) => seen.operation === operation)
         .map((seen) => seen.headers['user-agent'] === undefined);
+    server.proxy.seen.length = 0;
     const mount = await Mount.open(server.bucket, { endpoint: server.proxy.endpoint, prefix: 'quick' });
+    // It has found out what the server keeps.
+    assert.ok(['CompleteMultipartUpload', 'GetBucketOwnershipControls'].every((one) => ours(one).length > 0));
+    assert.ok(server.proxy.seen.every(({ headers }) => headers['user-agent'] === undefined));
     const { bucket: own } = mount.backend.mounted.services;
     const deadline = Deadline.after(30);
     const content = {
