@@ -22,7 +22,7 @@ export class Clock {
       this.#offset = wall - monotonic;
       within = 0;
     }
-    // The thread may have been held between the two readings, and 240 ns are the least that differ.
+    // The thread may have been held between the two readings, or they do not tell times apart.
     if (wall === this.#wall && within <= this.#within) within = Math.min(this.#within + 1, 999_999);
     this.#wall = wall;
     this.#within = within;

@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks';
+import { Clock } from '../backend/clock.js';
 import {
   BODY,
   type Arguments,
@@ -28,8 +29,6 @@ const DATA_BYTES = 2 ** 20 + 4096;
 const HELD_BYTES = 16 * 2 ** 20;
 /** Larger records are not kept for further requests. */
 const SPARE_BYTES = 8192;
-/** The monotonic clock is set by the wall clock where they are so far apart, in milliseconds. */
-const CLOCKS_APART_MS = 2;
 
 /** Somebody who looks at the requests of a daemon. */
 export interface TraceReader {
@@ -137,8 +136,7 @@ class Recorder implements RequestObserver {
   readonly #spare = new Pool<Pending>();
   /** Bytes of the large records of requests that are not answered yet. */
   #held = 0;
-  /** Time of day at which `performance.now()` was 0, in milliseconds. */
-  #origin = performance.timeOrigin;
+  readonly #clock = new Clock();
 
   constructor(index: number, readers: readonly TraceReader[]) {
     this.#export = index;
@@ -182,15 +180,15 @@ class Recorder implements RequestObserver {
     view.setUint32(request_record.request, head + data, true);
     pending.used = used;
     pending.opcode = opcode;
+    const clock = this.#clock;
+    clock.tick();
+    view.setFloat64(request_record.time, clock.seconds * 1e6 + clock.nanoseconds / 1000, true);
     pending.began = performance.now();
     return pending;
   }
 
   ended(pending: Pending, request: ObservedRequest, length: number, output: Reply): void {
-    const ended = performance.now();
-    const duration = ended - pending.began;
-    const wall = Date.now();
-    if (!(Math.abs(ended + this.#origin - wall) < CLOCKS_APART_MS)) this.#origin = wall - ended;
+    const duration = performance.now() - pending.began;
     if (pending.bytes.length > SPARE_BYTES) this.#held -= pending.bytes.length;
     const isListing = pending.opcode === Opcode.READDIRPLUS && length >= 0;
     const structure = length <= 0 ? 0 : Math.min(length, REPLY_BYTES);
@@ -203,7 +201,6 @@ class Recorder implements RequestObserver {
     if (isListing) copyListing(request, bytes, used, reply);
     else for (let i = 0; i < reply; i++) bytes[used + i] = output.bytes[BODY + i]!;
     view.setUint32(0, total, true);
-    view.setFloat64(request_record.time, (this.#origin + pending.began) * 1000, true);
     view.setFloat64(request_record.duration, duration * 1000, true);
     view.setInt32(request_record.result, length, true);
     view.setUint32(request_record.data, length < 0 ? 0 : request.data, true);

@@ -808,7 +808,7 @@ export class Bucket {
       const { signed, signal } = attempt;
       const xml = await signed.bucketDocument('ownershipControls', signal);
       // A server that does not know the request, as Ceph 16, lists the bucket.
-      if (xml === null || xml?.includes('<ListBucketResult') === true) return false;
+      if (xml === '' || xml?.includes('<ListBucketResult') === true) return false;
       const ownership = xml === undefined ? undefined : field(xml, 'ObjectOwnership');
       if (ownership !== undefined) return ownership === 'BucketOwnerEnforced';
       const command = new GetBucketOwnershipControlsCommand({ ...this.#common });
@@ -1186,13 +1186,6 @@ export class Bucket {
     condition: Condition | undefined,
     deadline: Deadline,
   ): Promise<RemoteObject> {
-    const MultipartUpload = {
-      Parts: parts.map(({ number, etag, checksum }) => ({
-        PartNumber: number,
-        ETag: `"${etag}"`,
-        ...checksum,
-      })),
-    };
     const complete = (conditions: ConditionFields): Promise<RemoteObject> =>
       this.#requests.send('CompleteMultipartUpload', deadline, 0, async (attempt) => {
         const { signed, signal } = attempt;
@@ -1201,13 +1194,18 @@ export class Bucket {
           if (direct === '') throw new S3Failure('missing', 200, 'Overwritten');
           if (direct !== undefined) return this.#written(key, direct, size);
         }
+        const Parts = parts.map(({ number, etag, checksum }) => ({
+          PartNumber: number,
+          ETag: `"${etag}"`,
+          ...checksum,
+        }));
         const command = new CompleteMultipartUploadCommand({
           ...this.#common,
           ...this.#customer,
           ...conditions,
           Key: key,
           UploadId: upload,
-          MultipartUpload,
+          MultipartUpload: { Parts },
         });
         try {
           const answer = await attempt.client.send(command, { abortSignal: signal });

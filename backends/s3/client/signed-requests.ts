@@ -6,8 +6,8 @@ import type { Connections } from './connections.js';
 import type { DirectConnections } from './direct.js';
 import { noAnswer, S3Failure } from './failure.js';
 import { Collected, exchange } from './http.js';
-import { field } from './listing.js';
 import type { Pace, Sending, Sink, WireAnswer, WireRequest } from './http.js';
+import { field } from './listing.js';
 import type { PlainBucket } from './plain-bucket.js';
 import type { Server } from './proxies.js';
 import { encoded, encodedKey, signatureOf, signingKey } from './signature.js';
@@ -58,7 +58,8 @@ interface SignedRequest {
 
 /**
  * The kinds of requests that are made here. Each needs one request of the SDK as a template, but
- * for a {@link PlainBucket}; GETs and DELETEs use that of HEAD.
+ * for a {@link PlainBucket}; GETs and DELETEs use that of HEAD, uploads in parts begin by that of
+ * PUT and are completed by that of a part, and what a bucket has is asked for by that of a listing.
  */
 type Kind = 'HeadObjectCommand' | 'PutObjectCommand' | 'UploadPartCommand' | 'ListObjectsV2Command';
 const ALL_KINDS: readonly Kind[] = [
@@ -241,14 +242,10 @@ export class SignedRequests {
     const headers = { ...source };
     give(headers, content);
     const request = { method: 'PUT', query: '', headers } as const;
-    const body = new Collected();
     // It creates an object as a write does.
-    const answer = await this.#send('PutObjectCommand', key, request, signal, ({ status }) =>
-      status === 200 ? body : undefined,
-    );
+    const text = await this.#documentOf('PutObjectCommand', key, request, signal);
     // A failure may come with 200, once the copy has begun (Amazon S3 API Reference, CopyObject).
-    const text = answer?.status === 200 ? body.toString() : '';
-    return /<CopyObjectResult[\s>][^]*<ETag>(?:"|&quot;|&#34;)?([^<"&]+)/.exec(text)?.[1];
+    return /<CopyObjectResult[\s>][^]*<ETag>(?:"|&quot;|&#34;)?([^<"&]+)/.exec(text ?? '')?.[1];
   }
 
   /**
@@ -283,27 +280,18 @@ export class SignedRequests {
    * @param subresource of an object, such as `acl`
    * @returns the document, or undefined if the SDK must make the request.
    */
-  async document(key: string, subresource: string, signal: AbortSignal): Promise<string | undefined> {
-    const body = new Collected();
+  document(key: string, subresource: string, signal: AbortSignal): Promise<string | undefined> {
     const request = { method: 'GET', query: `${subresource}=`, headers: NONE } as const;
-    const answer = await this.#send('HeadObjectCommand', key, request, signal, ({ status }) =>
-      status === 200 ? body : undefined,
-    );
-    return answer?.status === 200 ? body.toString() : undefined;
+    return this.#documentOf('HeadObjectCommand', key, request, signal);
   }
 
   /**
    * @param subresource of the bucket, such as `ownershipControls`
-   * @returns the document, as {@link document} does; null where the bucket has none.
+   * @returns as {@link document} does; an empty text where the bucket has none.
    */
-  async bucketDocument(subresource: string, signal: AbortSignal): Promise<string | null | undefined> {
-    const body = new Collected();
+  bucketDocument(subresource: string, signal: AbortSignal): Promise<string | undefined> {
     const request = { method: 'GET', query: `${subresource}=`, headers: NONE, isOptional: true } as const;
-    const answer = await this.#send('ListObjectsV2Command', undefined, request, signal, ({ status }) =>
-      status === 200 ? body : undefined,
-    );
-    if (answer?.status === 404) return null;
-    return answer?.status === 200 ? body.toString() : undefined;
+    return this.#documentOf('ListObjectsV2Command', undefined, request, signal);
   }
 
   /**
@@ -317,7 +305,7 @@ export class SignedRequests {
     give(headers, content);
     const request = { method: 'POST', query: 'uploads=', headers } as const;
     // Such an upload is given what an object is given that is written.
-    const text = await this.#answerTo('PutObjectCommand', key, request, signal);
+    const text = await this.#documentOf('PutObjectCommand', key, request, signal);
     if (text === undefined) return undefined;
     const id = text.includes('<InitiateMultipartUploadResult') ? field(text, 'UploadId') : undefined;
     if (id === undefined || id === '') throw noAnswer('an upload without id');
@@ -350,7 +338,7 @@ export class SignedRequests {
     const headers = { 'content-type': 'application/xml', ...conditionHeaders(condition) };
     const request = { method: 'POST', query: `uploadId=${encoded(upload)}`, headers, body } as const;
     // A failure may come with 200, once the work has begun (Amazon S3 API Reference).
-    const text = await this.#answerTo('UploadPartCommand', key, request, signal);
+    const text = await this.#documentOf('UploadPartCommand', key, request, signal);
     if (text?.includes('<CompleteMultipartUploadResult') !== true) return undefined;
     return unquoted(field(text, 'ETag'));
   }
@@ -367,9 +355,24 @@ export class SignedRequests {
     return answer?.status === 204 || answer?.status === 404;
   }
 
-  async #answerTo(
+  /**
+   * @param query fields of ListObjectsV2, named as in the query string
+   * @returns the answer's body, or undefined if the SDK must make the request.
+   */
+  list(query: Readonly<Record<string, string>>, signal: AbortSignal): Promise<string | undefined> {
+    const fields = Object.entries({ ...query, 'list-type': '2', 'encoding-type': 'url' });
+    const parts = fields.map(([name, value]) => `${name}=${encoded(value)}`).sort();
+    const request = { method: 'GET', query: parts.join('&'), headers: NONE } as const;
+    return this.#documentOf('ListObjectsV2Command', undefined, request, signal);
+  }
+
+  /**
+   * @returns the answer's body, empty where there is nothing of an optional kind; undefined if the
+   * SDK must make the request.
+   */
+  async #documentOf(
     kind: Kind,
-    key: string,
+    key: string | undefined,
     request: RequestParts,
     signal: AbortSignal,
   ): Promise<string | undefined> {
@@ -377,22 +380,7 @@ export class SignedRequests {
     const answer = await this.#send(kind, key, request, signal, ({ status }) =>
       status === 200 ? body : undefined,
     );
-    return answer?.status === 200 ? body.toString() : undefined;
-  }
-
-  /**
-   * @param query fields of ListObjectsV2, named as in the query string
-   * @returns the answer's body, or undefined if the SDK must make the request.
-   */
-  async list(query: Readonly<Record<string, string>>, signal: AbortSignal): Promise<string | undefined> {
-    const fields = Object.entries({ ...query, 'list-type': '2', 'encoding-type': 'url' });
-    const parts = fields.map(([name, value]) => `${name}=${encoded(value)}`).sort();
-    const request = { method: 'GET', query: parts.join('&'), headers: NONE } as const;
-    const body = new Collected();
-    const answer = await this.#send('ListObjectsV2Command', undefined, request, signal, ({ status }) =>
-      status === 200 ? body : undefined,
-    );
-    return answer?.status === 200 ? body.toString() : undefined;
+    return answer?.status === 200 || answer?.status === 404 ? body.toString() : undefined;
   }
 
   async #write(

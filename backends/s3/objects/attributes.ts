@@ -1,5 +1,5 @@
-import { FileType, ModeBits } from '../../../core/backend/index.js';
 import { Clock } from '../../../core/backend/clock.js';
+import { FileType, ModeBits } from '../../../core/backend/index.js';
 import type { Attributes, Time } from '../../../core/backend/index.js';
 
 /**

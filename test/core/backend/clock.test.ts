@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Clock } from '../../../core/backend/clock.js';
 
-/** The time of day at each reading of the two clocks, in milliseconds. */
+/** Where the wall clock begins, in milliseconds. */
 const BASE_MS = 1_700_000_000_000;
 
 test('time does not go back by itself, follows steps of the wall clock, and is that of the host', (t) => {
