@@ -60,11 +60,19 @@ export class Collected implements Sink {
   readonly #pieces: Uint8Array[] = [];
   #piece = new Uint8Array(0);
   #filled = 0;
+  /** Bytes for which there may still be memory. */
+  #left: number;
+
+  /** @param maxBytes most bytes that come; a body that has more is an error. */
+  constructor(maxBytes = Number.POSITIVE_INFINITY) {
+    this.#left = maxBytes;
+  }
 
   room(): Uint8Array {
     if (this.#filled === this.#piece.length) {
       this.#pieces.push(this.#piece);
-      this.#piece = new Uint8Array(64 * 1024);
+      this.#piece = new Uint8Array(Math.min(64 * 1024, this.#left));
+      this.#left -= this.#piece.length;
       this.#filled = 0;
     }
     return this.#piece.subarray(this.#filled);

@@ -70,6 +70,12 @@ const ALL_KINDS: readonly Kind[] = [
 ];
 const kinds: ReadonlySet<string> = new Set(ALL_KINDS);
 
+/**
+ * Most bytes of a document: a listing of a thousand keys of 1,024 bytes, each of which is three in
+ * a URL, has less than 4 MiB.
+ */
+const DOCUMENT_MAX_BYTES = 16 * 2 ** 20;
+
 /** An ETag that is the same in XML. */
 const PLAIN_ETAG = /^[\w-]+$/;
 
@@ -376,7 +382,7 @@ export class SignedRequests {
     request: RequestParts,
     signal: AbortSignal,
   ): Promise<string | undefined> {
-    const body = new Collected();
+    const body = new Collected(DOCUMENT_MAX_BYTES);
     const answer = await this.#send(kind, key, request, signal, ({ status }) =>
       status === 200 ? body : undefined,
     );

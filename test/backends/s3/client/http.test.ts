@@ -147,6 +147,26 @@ for (const [way, open] of Object.entries(ways))
       );
     });
 
+    it('are collected up to so many bytes, and one that has more is an error', async () => {
+      const request = { method: 'GET', path: '/', headers: { host: 'here' } } as const;
+      const [long, short] = ['x'.repeat(100_001), 'x'.repeat(100_000)];
+      const chunked = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n';
+      for (const body of [long, short]) {
+        const chunk = `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
+        for (const text of [
+          `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+          `${chunked}${chunk}`,
+        ]) {
+          answer = [text];
+          const collected = new Collected(100_000);
+          const asked = exchange(request, signal(), () => collected);
+          if (body === long) await assert.rejects(asked, /longer/);
+          else assert.equal((await asked).status, 200);
+          assert.equal(collected.toString(), short);
+        }
+      }
+    });
+
     it('have values without the blanks around them, however many are within', async () => {
       const value = `a${' \t'.repeat(6_000)}b`;
       const [{ headers }] = await ask('GET', `HTTP/1.1 204 None\r\nx-a:\t  ${value}\t \r\nx-b: \r\n\r\n`);
