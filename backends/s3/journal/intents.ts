@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import * as z from 'zod';
+import { DAEMON } from '../../../core/backend/index.js';
+import { type Caller, turns } from '../../../core/backend/pool-turns.js';
 
 const intentSchema = z.discriminatedUnion('type', [
   z.object({
@@ -37,9 +39,12 @@ export type Intent = z.infer<typeof intentSchema>;
 /** Records of intents, one small file each. Those that exist at start were interrupted. */
 export class Intents {
   readonly #folder: string;
+  readonly #caller: Caller;
 
+  /** @param folder in the mount's folder. */
   constructor(folder: string) {
     this.#folder = folder;
+    this.#caller = { guest: dirname(folder), signal: DAEMON.signal };
   }
 
   #path(id: string): string {
@@ -48,8 +53,13 @@ export class Intents {
 
   /** Records an intent, durably. @returns its id. */
   async begin(intent: Intent, id: string = randomUUID()): Promise<string> {
+    await turns.run(this.#caller, 'short', () => this.#record(intent, this.#path(id)));
+    return id;
+  }
+
+  async #record(intent: Intent, path: string): Promise<void> {
     await mkdir(this.#folder, { recursive: true });
-    const partial = `${this.#path(id)}.new`;
+    const partial = `${path}.new`;
     const file = await open(partial, 'w', 0o600);
     try {
       await file.writeFile(JSON.stringify(intent));
@@ -57,12 +67,11 @@ export class Intents {
     } finally {
       await file.close();
     }
-    await rename(partial, this.#path(id));
-    return id;
+    await rename(partial, path);
   }
 
   async end(id: string): Promise<void> {
-    await unlink(this.#path(id)).catch(() => undefined);
+    await turns.run(this.#caller, 'short', () => unlink(this.#path(id)).catch(() => undefined));
   }
 
   /** Intents that were not ended. */

@@ -44,7 +44,7 @@ export class JournalFile {
   /** Whether this process has written all that it has. */
   readonly #isOwn: boolean;
   readonly #users = new Users();
-  /** The mount's: its journals have a folder of their own. */
+  /** The mount: its journals lie in folders of its folder. */
   readonly #caller: Caller;
   #closed: Promise<void> | undefined;
 
@@ -52,7 +52,7 @@ export class JournalFile {
     this.path = path;
     this.#isOwn = isOwn;
     this.#fd = fd;
-    this.#caller = { guest: dirname(path), signal: DAEMON.signal };
+    this.#caller = { guest: dirname(dirname(path)), signal: DAEMON.signal };
   }
 
   /** @throws the system's error: EEXIST if the file exists. */
@@ -145,7 +145,10 @@ export class JournalFile {
       unlinkSync(this.path);
       return;
     }
-    await closeAsync(this.#fd);
-    if (removed !== undefined) await unlink(this.path);
+    // Closing a removed file gives back what it had on the disk, which may take a while.
+    await turns.run(this.#caller, 'short', async () => {
+      if (removed !== undefined) await unlink(this.path);
+      await closeAsync(this.#fd);
+    });
   }
 }

@@ -1,6 +1,6 @@
 import { mkdir, open, readdir, readFile, rename, unlink, writeFile } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { DAEMON, type Logger } from '../../../core/backend/index.js';
 import { type Caller, turns } from '../../../core/backend/pool-turns.js';
@@ -77,14 +77,17 @@ export class DiskCache {
   /** Milliseconds of `performance.now()` until which nothing is written, after a failure. */
   #rests = 0;
 
-  /** @param limit most bytes; less where the disk has less room. */
+  /**
+   * @param folder in the mount's folder
+   * @param limit most bytes; less where the disk has less room.
+   */
   constructor(folder: string, limit: number, space: DiskSpace, log: Logger, metrics: Metrics) {
     this.#folder = folder;
     this.#limit = limit;
     this.#space = space;
     this.#log = log;
     this.#metrics = metrics;
-    this.#caller = { guest: folder, signal: DAEMON.signal };
+    this.#caller = { guest: dirname(folder), signal: DAEMON.signal };
   }
 
   get bytes(): number {
@@ -313,7 +316,7 @@ export class DiskCache {
     this.#bytes -= this.#chunks.get(id)?.bytes ?? 0;
     this.#chunks.delete(id);
     this.#files.forget(this.#path(id));
-    await unlink(this.#path(id)).catch(() => undefined);
+    await turns.run(this.#caller, 'short', () => unlink(this.#path(id)).catch(() => undefined));
   }
 
   /** Gives up what there is of a version, and what is about to be written of it. */
