@@ -36,6 +36,7 @@ import {
   agrees,
   ASKS_CHECKSUM,
   checksumHeaders,
+  sumOf,
   checksumOf,
   copiedChecksum,
   isSumOf,
@@ -511,7 +512,12 @@ export class Bucket {
     conditions: ConditionFields,
     attempt: Attempt,
   ): Promise<RemoteObject> {
-    const headers = { ...this.#given(content, body), ...(await checksumHeaders(this.#checksum, body)) };
+    const given = this.#given(content);
+    // Locked objects have to come with it (Amazon S3 API Reference, PutObject).
+    const digest = isLocked(given)
+      ? { 'content-md5': (await sumOf('md5', [body])).toString('base64') }
+      : undefined;
+    const headers = { ...given, ...digest, ...(await checksumHeaders(this.#checksum, body)) };
     const known = { ...content, headers };
     let etag = await attempt.signed.put(key, body, known, { ...conditions }, attempt);
     if (etag === undefined) {
@@ -757,10 +763,8 @@ export class Bucket {
   }
 
   /** Headers of a request that makes an object. */
-  #given(content: Content, body?: Uint8Array): CarriedHeaders {
-    const headers = this.#beside.grants ? content.headers : withoutGrants(content.headers);
-    if (body === undefined || !isLocked(headers)) return headers;
-    return { ...headers, 'content-md5': createHash('md5').update(body).digest('base64') };
+  #given(content: Content): CarriedHeaders {
+    return this.#beside.grants ? content.headers : withoutGrants(content.headers);
   }
 
   /** A bucket's lists may be switched off at any time: then nobody has lost anything with them. */

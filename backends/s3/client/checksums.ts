@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { CopyPartResult } from '@aws-sdk/client-s3';
 import { Crc32c, Crc64Nvme } from '@aws-sdk/checksums/crc';
+import { pause } from '../../../core/backend/pauses.js';
 
 /**
  * Algorithms of S3's checksums, the quickest first (Amazon S3 User Guide, "Checking object
@@ -25,8 +26,8 @@ export type PartChecksum = Readonly<Partial<Record<(typeof FIELDS)[ChecksumName]
 /** The header that asks for an object's checksum beside it. */
 export const ASKS_CHECKSUM = { 'x-amz-checksum-mode': 'ENABLED' } as const;
 
-/** Bytes that are summed in one turn: about a millisecond. */
-const SLICE_BYTES = 256 * 1024;
+/** Bytes that are summed in one turn of the event loop: at most about a millisecond. */
+export const SLICE_BYTES = 256 * 1024;
 
 /** Of a checksum of the checksums of parts. */
 const COMPOSITE = /-(\d+)$/;
@@ -59,10 +60,11 @@ export function checksumOf(headers: ReadonlyMap<string, string>): Checksum | und
 
 /** A checksum of bytes, in base64 as in headers. */
 export async function checksum(name: ChecksumName, pieces: Iterable<Uint8Array>): Promise<string> {
-  return (await sum(name, pieces)).toString('base64');
+  return (await sumOf(name, pieces)).toString('base64');
 }
 
-async function sum(name: ChecksumName, pieces: Iterable<Uint8Array>): Promise<Buffer> {
+/** A sum of bytes. Between two pieces of what is large the thread serves others. */
+export async function sumOf(name: ChecksumName | 'md5', pieces: Iterable<Uint8Array>): Promise<Buffer> {
   const summing = summingOf(name);
   for await (const slice of slices(pieces)) summing.update(slice);
   return summing.digest();
@@ -102,12 +104,19 @@ export function summingOf(name: ChecksumName | 'md5'): Summing {
   };
 }
 
-/** Between two slices of a large body the thread serves others. */
+/** In each turn of the event loop one slice is given, however much is summed at a time. */
 async function* slices(pieces: Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let left = SLICE_BYTES;
   for (const piece of pieces) {
-    for (let at = 0; at < piece.length; at += SLICE_BYTES) {
-      if (at > 0) await new Promise(setImmediate);
-      yield piece.subarray(at, at + SLICE_BYTES);
+    for (let at = 0; at < piece.length;) {
+      if (left === 0) {
+        await pause();
+        left = SLICE_BYTES;
+      }
+      const slice = piece.subarray(at, at + left);
+      yield slice;
+      at += slice.length;
+      left -= slice.length;
     }
   }
 }
@@ -117,12 +126,12 @@ export async function agrees(
   { name, value, isComposite }: Checksum,
   pieces: Iterable<Uint8Array>,
 ): Promise<boolean> {
-  return isSumOf({ name, value, isComposite }, await sum(name, pieces));
+  return isSumOf({ name, value, isComposite }, await sumOf(name, pieces));
 }
 
 /** Whether the sum of an object's bytes is what a server has as their checksum. */
 export async function isSumOf({ name, value, isComposite }: Checksum, found: Buffer): Promise<boolean> {
-  return (isComposite ? await sum(name, [found]) : found).toString('base64') === value;
+  return (isComposite ? await sumOf(name, [found]) : found).toString('base64') === value;
 }
 
 /** Headers that give a write its checksum. */

@@ -9,6 +9,7 @@ import type { DiskCache } from './disk-cache.js';
 import { WholeCheck } from './whole-check.js';
 import { S3Failure } from '../client/failure.js';
 import type { Logger } from '../../../core/backend/index.js';
+import { pause } from '../../../core/backend/pauses.js';
 import type { Metrics } from '../client/metrics.js';
 import { into } from '../client/http.js';
 import type { Sink } from '../client/http.js';
@@ -28,6 +29,11 @@ const MEASURED_MIN_BYTES = 2 ** 20;
  * their checksum.
  */
 const WHOLE_MAX_BLOCKS = 4;
+/**
+ * Bytes that are copied in one turn of the event loop. Memory that a guest has not used before is
+ * slow.
+ */
+export const COPIED_AT_ONCE_BYTES = 2 * BLOCK_BYTES;
 /** Bytes of the first read-ahead of a sequential reader. */
 const WINDOW_FIRST_BYTES = 2 * BLOCK_BYTES;
 /** Most versions whose blocks are summed at a time. */
@@ -171,6 +177,8 @@ export class Reader {
     try {
       for (const [i, found] of blocks.entries()) {
         if ('arrived' in found) await deadline.wait(found.arrived);
+        if (end - start > COPIED_AT_ONCE_BYTES && (i * BLOCK_BYTES) % COPIED_AT_ONCE_BYTES === 0)
+          await pause();
         const { data } = blockOf(found);
         const from = (first + i) * BLOCK_BYTES;
         const head = Math.max(0, start - from);

@@ -1,4 +1,8 @@
+import { pause } from '../../../core/backend/pauses.js';
 import type { Expectation } from '../client/checksums.js';
+
+/** Blocks that are summed in one turn of the event loop. */
+const SUMMED_AT_ONCE = 2;
 
 /** A block of the version, as much as is used of it here. */
 interface Piece {
@@ -21,6 +25,8 @@ export class WholeCheck {
   #earlyBytes = 0;
   #next = 0;
   #isGivenUp = false;
+  /** Until those that have come in their order are summed, where they are many. */
+  #summing: Promise<void> | undefined;
 
   /**
    * @param count of the version's blocks
@@ -58,16 +64,27 @@ export class WholeCheck {
     if (this.#expected !== undefined) this.#advance();
     if (this.#next + this.#early.size === this.#count) return this.#ready.then(() => this.#result());
     if (this.#expected === undefined) return this.#ready.then(() => true);
-    if (this.#earlyBytes > this.#limit) this.giveUp();
+    if (this.#earlyBytes > this.#limit && this.#summing === undefined) this.giveUp();
     return undefined;
   }
 
   #advance(): void {
-    for (let piece = this.#early.get(this.#next); piece !== undefined; piece = this.#early.get(this.#next)) {
+    if (this.#summing !== undefined) return;
+    for (let count = 0; count < SUMMED_AT_ONCE; count++) {
+      const piece = this.#early.get(this.#next);
+      if (piece === undefined) return;
       this.#expected!.summing.update(piece.data);
       this.#let(piece);
       this.#next += 1;
     }
+    if (!this.#early.has(this.#next)) return;
+    this.#summing = this.#advanceLater();
+  }
+
+  async #advanceLater(): Promise<void> {
+    await pause();
+    this.#summing = undefined;
+    this.#advance();
   }
 
   #let(piece: Piece): void {
@@ -77,6 +94,7 @@ export class WholeCheck {
   }
 
   async #result(): Promise<boolean> {
+    while (this.#summing !== undefined) await this.#summing;
     const expected = this.#expected;
     const isKnown = !this.#isGivenUp && expected !== undefined && this.#next === this.#count;
     this.#isGivenUp = true;

@@ -3,6 +3,7 @@ import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FileType, FsError } from '../../../core/backend/index.js';
 import type { GuestBuffer } from '../../../core/backend/index.js';
+import { pause } from '../../../core/backend/pauses.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { parse, WRITE_MARK } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
@@ -16,7 +17,7 @@ import type { Intents } from '../journal/intents.js';
 import { LEASE_LOST } from '../leases/own-lease.js';
 import { learnFile, pathOf, unlearn } from '../tree/nodes.js';
 import type { FileNode, Version } from '../tree/nodes.js';
-import { isChanged, Stream } from '../read/reader.js';
+import { COPIED_AT_ONCE_BYTES, isChanged, Stream } from '../read/reader.js';
 import type { Services } from '../service/services.js';
 import { REWRITTEN_SUFFIX, Staged } from '../journal/staged.js';
 import { contentFor, contentOf, copyAs, NOT_NEEDED, PartUpload, uploadSnapshot } from './upload.js';
@@ -171,9 +172,13 @@ export class Files {
       const { base, baseLimit } = staged;
       for (const piece of staged.pieces(start, end)) {
         if (piece.source === 'log') {
-          const bytes = Buffer.allocUnsafe(piece.end - piece.start);
+          const bytes = takeBuffer(piece.end - piece.start);
           await staged.log.read(piece.position, bytes);
-          put(piece.start, bytes);
+          for (let at = 0; at < bytes.length; at += COPIED_AT_ONCE_BYTES) {
+            if (bytes.length > COPIED_AT_ONCE_BYTES) await pause();
+            put(piece.start + at, bytes.subarray(at, at + COPIED_AT_ONCE_BYTES));
+          }
+          returnBuffer(bytes);
           continue;
         }
         const stop =
