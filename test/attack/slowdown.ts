@@ -44,6 +44,8 @@ const KIB = 1024;
 const MIB = KIB * KIB;
 const MEMORY_BYTES = 64 * MIB;
 const FILE_BYTES = 64 * KIB;
+/** Milliseconds after a flood. */
+const REST_MS = 1000;
 
 interface File {
   readonly id: bigint;
@@ -459,14 +461,15 @@ async function measure(backend: string): Promise<void> {
       ];
       for (let round = 0; round < Number(values.rounds); round++) {
         await honest.work(ms / 2, alone);
-        for (const [socket, times] of places) {
+        // What a flood has left to do, such as uploads, is in each one's way alike.
+        for (const [socket, times] of round % 2 === 0 ? places : places.toReversed()) {
           const child = await startFlood(socket, flood);
           try {
             await honest.work(ms, times);
           } finally {
             await end(child, 'SIGKILL');
           }
-          await sleep(100);
+          await sleep(REST_MS);
         }
       }
       console.log(`${backend}, beside ${flood.name}`);
