@@ -6,7 +6,7 @@ import {
 } from '../../core/backend/accelerator.js';
 import { type Backend, FsError, type NodeKey, run, type Steps, wait } from '../../core/backend/index.js';
 import { topOf } from './operations/attributes.js';
-import { type Nameless, resolveByKeys, savedKeys } from './saved-state.js';
+import { type Nameless, pathOf, resolveByKeys, savedKeys, walk } from './saved-state.js';
 import type { OverlayNode } from './tree/node.js';
 import type { Union } from './tree/union.js';
 
@@ -16,8 +16,11 @@ import type { Union } from './tree/union.js';
  * layers.
  */
 
-/** A name in a directory, which is given by its identity. */
-type Named = readonly [parent: string, name: string];
+/**
+ * A name in a directory, which is given by its identity; or, where the engine does not know that
+ * one, the names from one above that it knows, or from the root.
+ */
+type Named = readonly [above: string, ...names: string[]];
 
 /** A node's trace, in JSON. */
 interface Trace {
@@ -58,6 +61,7 @@ export function recovery(
   | 'contents'
   | 'leave'
   | 'unkept'
+  | 'elsewhere'
 > {
   if (layers.some(isWrittenBucket))
     return { unkept: 'a bucket in an overlay must be a lower that is readOnly' };
@@ -87,7 +91,36 @@ export function recovery(
       return accelerator?.descriptor?.(inLayer) ?? -1;
     },
     contents,
+    elsewhere: {
+      place: (key) => run(placeOf(union(), traces, String(key))),
+      find: (place) => run(findAt(union(), place)),
+    },
   };
+}
+
+/** The names from the root in JSON, of a node that has a name. */
+function* placeOf(union: Union, traces: Traces, identity: string): Steps<string | undefined> {
+  const node = yield* find(union, traces, identity, new Set());
+  try {
+    const names = pathOf(union, node);
+    return names && JSON.stringify(names);
+  } finally {
+    union.unpin(node);
+  }
+}
+
+/** Finds the node of {@link placeOf}, and references it. @throws ESTALE if it is gone. */
+function* findAt(union: Union, place: string): Steps<OverlayNode> {
+  let names: unknown;
+  try {
+    names = JSON.parse(place);
+  } catch {
+    throw FsError.of('ESTALE');
+  }
+  const node = yield* walk(union, names);
+  union.reference(node);
+  union.unpin(node);
+  return node;
 }
 
 /** What the layers have in memory, in one piece of it after the other. */
@@ -124,9 +157,16 @@ function partOf(memory: LastingMemory, from: number, bytes: number): LastingMemo
 
 function traceOf(union: Union, node: OverlayNode): Trace {
   const places: Named[] = [];
-  if (node.parent !== undefined) places.push([node.parent.identity, node.name]);
-  if (node.nextPlace !== undefined) places.push([node.nextPlace[0].identity, node.nextPlace[1]]);
+  if (node.parent !== undefined) places.push(named(node.parent, node.name));
+  if (node.nextPlace !== undefined) places.push(named(...node.nextPlace));
   return { places, keys: savedKeys(union, node) };
+}
+
+function named(parent: OverlayNode, name: string): Named {
+  const names = [name];
+  let above = parent;
+  for (; !above.known && above.parent !== undefined; above = above.parent) names.unshift(above.name);
+  return [above.identity, ...names];
 }
 
 /** Finds a node, and references it. @throws ESTALE if it is gone. */
@@ -156,10 +196,10 @@ function* find(
   if (told === undefined || above.has(identity)) throw FsError.of('ESTALE');
   const trace = JSON.parse(told) as Trace;
   let isHidden = false;
-  for (const [parentIdentity, name] of trace.places) {
+  for (const [start, ...names] of trace.places) {
     let parent: OverlayNode;
     try {
-      parent = yield* find(union, traces, parentIdentity, new Set([...above, identity]));
+      parent = yield* find(union, traces, start, new Set([...above, identity]));
     } catch (error) {
       if (!(error instanceof FsError)) throw error;
       // It may still have its name, so that changes of a copy without one would be lost.
@@ -167,13 +207,11 @@ function* find(
       continue;
     }
     try {
-      const seen = yield* union.find(parent, name);
-      if (seen?.node.identity === identity) return seen.node;
-      if (seen !== undefined) union.unpin(seen.node);
+      const node = yield* walk(union, names, parent);
+      if (node.identity === identity) return node;
+      union.unpin(node);
     } catch (error) {
       if (!(error instanceof FsError)) throw error;
-    } finally {
-      union.unpin(parent);
     }
   }
   if (trace.keys === undefined || isHidden) throw FsError.of('ESTALE');

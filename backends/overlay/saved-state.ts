@@ -97,8 +97,16 @@ function savedKey({ layer, node }: LowerNode): SavedKey | undefined {
   return { layer: layer.number, key: saved };
 }
 
+/** Whether look-ups could have these names, which may come from somebody who wishes harm. */
+function arePlain(names: unknown): names is string[] {
+  return (
+    Array.isArray(names) &&
+    names.every((name) => typeof name === 'string' && !/^\.{0,2}$|[/\0]/.test(name) && name.length <= 255)
+  );
+}
+
 /** The names from the root to a node; undefined if it or a directory above it was removed. */
-function pathOf(union: Union, node: OverlayNode): string[] | undefined {
+export function pathOf(union: Union, node: OverlayNode): string[] | undefined {
   const names: string[] = [];
   let at = node;
   while (at !== union.root) {
@@ -178,17 +186,27 @@ export function* resolveNode(
   }
 }
 
-/** Walks a path down from the root. @returns the node at its end, pinned. */
-function* walk(union: Union, names: readonly string[]): Steps<OverlayNode> {
-  let node = union.root;
-  union.pin(node);
-  for (const name of names) {
-    const seen = yield* union.find(node, name);
+/**
+ * Walks a path down from a directory, which was pinned and is not any more, or from the root.
+ * @returns the node at its end, pinned.
+ * @throws ESTALE if there is none.
+ */
+export function* walk(union: Union, names: unknown, from?: OverlayNode): Steps<OverlayNode> {
+  let node = from ?? union.root;
+  if (from === undefined) union.pin(node);
+  try {
+    if (!arePlain(names)) throw FsError.of('ESTALE');
+    for (const name of names) {
+      const seen = yield* union.find(node, name);
+      if (seen === undefined) throw FsError.of('ESTALE');
+      union.unpin(node);
+      ({ node } = seen);
+    }
+    return node;
+  } catch (error) {
     union.unpin(node);
-    if (seen === undefined) throw FsError.of('ESTALE');
-    ({ node } = seen);
+    throw error;
   }
-  return node;
 }
 
 /** Finds a node by where it is in the layers. @returns the node, pinned. */

@@ -7,6 +7,7 @@ import {
   type BackendHost,
   type CachePolicy,
   type Logger,
+  type NodeKey,
   type PluginEnvironment,
   type Semantics,
   UsageError,
@@ -111,6 +112,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     ...setattrOperations(share),
     ...(options.xattr ? xattrOperations(share) : {}),
   };
+  const recoverAny = (key: NodeKey): Node => (isKey(key) ? recoverByName(key) : undefined) ?? recover(key);
   return accelerate(backend, {
     slots: true,
     descriptors: true,
@@ -123,9 +125,9 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
       return end;
     },
     held,
-    recover: (key) => (isKey(key) ? recoverByName(key) : undefined) ?? recover(key),
+    recover: recoverAny,
     ...traces,
-    migration: migrationOperations(share, finding),
+    ...migrationOperations(share, finding, recoverAny),
     descriptor: (node) => share.nodes.descriptor(node),
     adoptNode,
     adoptFile: (node, fd, flags) => {

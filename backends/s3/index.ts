@@ -40,7 +40,7 @@ export default definePlugin({
       // Whoever changes nothing renames nothing: keys are paths.
       tracesHelp: options.readOnly,
       ...backend.recovery,
-      migration: backend.migration,
+      ...backend.migration,
     });
   },
   needs: (options) => machineNeeds(options),

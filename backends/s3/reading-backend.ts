@@ -1,4 +1,4 @@
-import type { Accelerator, NodeMigration } from '../../core/backend/accelerator.js';
+import type { Accelerator, Elsewhere, NodeMigration } from '../../core/backend/accelerator.js';
 import type {
   Attributes,
   Awaitable,
@@ -23,9 +23,9 @@ import { errnoOf, S3Failure } from './client/failure.js';
 import { compileParser } from './client/parser.js';
 import { isFull } from './journal/disk-space.js';
 import type { OpenFile } from './write/files.js';
-import { migrationOperations } from './service/migration.js';
+import { elsewhereOperations, type MigrationOwner, migrationOperations } from './service/migration.js';
 import { MountedBucket } from './service/mounted-bucket.js';
-import { pathIn, traceOf, Traces } from './tree/last-seen.js';
+import { pathIn, placeIn, traceOf, Traces } from './tree/last-seen.js';
 import { isDirty, pathOf } from './tree/nodes.js';
 import type { Directory, FileNode, Known, Node } from './tree/nodes.js';
 import type { S3Options } from './options.js';
@@ -175,8 +175,8 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   /** For guests that go to another host, see `Accelerator`. */
-  get migration(): NodeMigration<Node> {
-    return migrationOperations({
+  get migration(): { readonly migration: NodeMigration<Node>; readonly elsewhere: Elsewhere<Node> } {
+    const owner: MigrationOwner = {
       mounted: () => this.mounted,
       readOnly: this.options.readOnly,
       withBuffer: async (bytes, use) => {
@@ -194,7 +194,18 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
         return node;
       },
       guard: (operation) => this.guard(operation),
-    });
+    };
+    return {
+      migration: migrationOperations(owner),
+      elsewhere: elsewhereOperations(owner, (key) => this.#placeOf(key)),
+    };
+  }
+
+  #placeOf(key: NodeKey): { kind: Node['kind']; path: string } | undefined {
+    if (typeof key !== 'string') return undefined;
+    const known = this.mounted.tree.byId(key);
+    if (known === undefined) return placeIn(key, this.#given.get(key));
+    return known.removed ? undefined : { kind: known.kind, path: pathOf(known) };
   }
 
   async #recover(key: NodeKey): Promise<Node> {

@@ -137,6 +137,33 @@ export interface NodeMigration<N extends object = object> {
 }
 
 /**
+ * How file handles of a guest that moves lead to nodes that no guest knows any more, where their
+ * keys are of one host.
+ */
+export interface Elsewhere<N extends object = object> {
+  /** Called once, before `mount`, where forgotten nodes are remembered. */
+  begin?(): void;
+  /**
+   * What is known of a node that is forgotten now, beside its key and its trace, for {@link place}.
+   * Never throws.
+   */
+  seen?(node: N): string | undefined;
+  /**
+   * Where a node is, for {@link find} on another host.
+   * @param key one that this very backend gave out; `retrace` was called.
+   * @param seen what {@link seen} told.
+   * @returns undefined, or throws an FsError, where it cannot be found.
+   */
+  place(key: NodeKey, seen: string | undefined): Awaitable<string | undefined>;
+  /**
+   * Finds the node at a place, which may come from somebody who wishes harm. It is then in use, as
+   * after `lookup`.
+   * @throws ESTALE if it is not found.
+   */
+  find(place: string): Awaitable<N>;
+}
+
+/**
  * All that a backend has, on its way to another host with the only guest that uses it. Used in the
  * place of `save` and `restore` where these leave out what only this host has.
  */
@@ -310,6 +337,8 @@ export interface Accelerator<N extends object = object, F = unknown> {
   readonly transfer?: Transfer | undefined;
   /** How nodes are found on another host. Absent: `save`, `restore` and `resolve` do it. */
   readonly migration?: NodeMigration<N> | undefined;
+  /** How forgotten nodes are found on another host. Absent: as here, if all goes along. */
+  readonly elsewhere?: Elsewhere<N> | undefined;
   /**
    * Finds a node by a key that cannot be resolved otherwise, through an open descriptor of its
    * file. The descriptor stays the caller's. The node is then in use, as after `lookup`.

@@ -174,6 +174,7 @@ function keep<N extends object, F>(
   }
   kept.unkept = inner.unkept;
   if (!isReplaced('resolve') && inner.migration !== undefined) kept.migration = inner.migration;
+  if (!isReplaced('resolve')) kept.elsewhere = inner.elsewhere;
   if (inner.transfer !== undefined && !TRANSFERS.some(isReplaced)) kept.transfer = inner.transfer;
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.
   if (ACCELERATED.some(isReplaced)) return kept;

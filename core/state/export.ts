@@ -180,6 +180,7 @@ export class Export {
       if (left) contents!.recover(memory);
       else isLasting = contents!.begin(memory);
     }
+    if ((options.limits?.remembered ?? 0) > 0) acceleratorOf(backend)?.elsewhere?.begin?.();
     const listeners = new Set<ChangeListener>();
     const changed: ChangeListener = (node, change) => {
       for (const listener of listeners) listener(node, change);

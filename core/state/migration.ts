@@ -9,14 +9,27 @@ import {
   enterNode,
   restoreKey,
   restoreRemembered,
+  saveForgotten,
   savedNodes,
-  saveRemembered,
   type SaveSession,
 } from './saved-export.js';
-import { decodeSaved, encodeSaved, type SavedExport, type SavedSession } from './saved-form.js';
+import type { RememberedNode } from './remembered-nodes.js';
+import {
+  decodeSaved,
+  encodeSaved,
+  type SavedExport,
+  type SavedNode,
+  type SavedSession,
+} from './saved-form.js';
 
 /** Nodes that are found before other guests get a turn. */
 const NODES_PER_TURN = 64;
+/** Forgotten nodes that go along. To find one takes about 0.1 ms while the guest stands still. */
+const MOST_REMEMBERED = 4096;
+/** Forgotten nodes that are found before other guests get a turn. */
+const REMEMBERED_PER_TURN = 16;
+/** Bytes that they may take of what the other host reads. */
+const MOST_REMEMBERED_JSON = MOST_FOREIGN_JSON / 4;
 
 /** What one guest has, on its way to another host: {@link saveExport} of a single session. */
 export async function saveMigrating(shared: Export, session: number, save: SaveSession): Promise<Uint8Array> {
@@ -30,8 +43,8 @@ export async function saveMigrating(shared: Export, session: number, save: SaveS
       ? await (accelerator.transfer ?? backend).save?.()
       : await migration.depart(slots.map((slot) => nodes.node(slot)));
   const plain = { nodes: saved, sessions: [one], locks: { locks: [...locks], waiters: [...waiters] } };
-  const remembered = mayRemember(shared) ? saveRemembered(shared) : {};
-  return encodeSaved({ ...plain, ...remembered }, state ?? new Uint8Array(0));
+  const remembered = await saveNewest(shared);
+  return encodeSaved({ ...plain, remembered }, state ?? new Uint8Array(0));
 }
 
 /** A guest's nodes, found in an export that is served already. */
@@ -42,6 +55,8 @@ export interface Arrived {
   readonly lost: number;
   /** The slot of a saved node, or {@link NO_SLOT} if it was not found: the guest gets ESTALE. */
   slot(index: number): Slot;
+  /** To be called where the guest stays: its file handles lead to nodes that it has forgotten. */
+  remember(): void;
   /** To be called once the session is restored, or will not be. */
   finish(): void;
 }
@@ -61,7 +76,6 @@ export async function findMigrated(shared: Export, bytes: Uint8Array, isAlone: b
   if ([...saved.locks.locks, ...saved.locks.waiters].some((lock) => lock.session !== session.id))
     throw new RangeError("a lock in the state is not the guest's");
   const find = await finder(shared, backendState, isAlone);
-  if (mayRemember(shared)) restoreRemembered(shared, saved);
   const { nodes } = shared;
   const used = new Set(session.handles.map(({ node }) => node));
   const slots: Slot[] = [];
@@ -97,6 +111,11 @@ export async function findMigrated(shared: Export, bytes: Uint8Array, isAlone: b
     locks: saved.locks.locks,
     lost,
     slot: (index) => slots[index] ?? NO_SLOT,
+    remember: () =>
+      restoreRemembered(
+        shared,
+        saved.remembered?.filter((node) => isFound(shared, node)),
+      ),
     finish,
   };
 }
@@ -122,13 +141,41 @@ async function finder(
   return (key) => backend.resolve!(key);
 }
 
+/** The nodes that were forgotten last, in their order, as many as may go along. */
+async function saveNewest(shared: Export): Promise<SavedNode[]> {
+  const { nodes, accelerator } = shared;
+  const found: SavedNode[] = [];
+  let room = MOST_REMEMBERED_JSON;
+  accelerator.retrace?.(nodes.remembered.traces);
+  for (const [index, node] of [...nodes.remembered.all].slice(-MOST_REMEMBERED).toReversed().entries()) {
+    if (index % REMEMBERED_PER_TURN === REMEMBERED_PER_TURN - 1) await nextTurn();
+    const saved = saveForgotten({ ...node, place: node.place ?? (await placeOf(shared, node)) });
+    if (!isFound(shared, saved)) continue;
+    room -= JSON.stringify(saved).length;
+    if (room < 0) break;
+    found.push(saved);
+  }
+  return found.toReversed();
+}
+
+async function placeOf({ accelerator }: Export, { key, seen }: RememberedNode): Promise<string | undefined> {
+  try {
+    return await accelerator.elsewhere?.place(key, seen);
+  } catch (error) {
+    if (error instanceof FsError) return undefined;
+    throw error;
+  }
+}
+
 /**
- * Whether forgotten nodes are found by keys that come from another host. They must be of what goes
- * along: `recover` believes any key of a file system.
+ * Whether a forgotten node can be found on another host than where it was known: by its place, or
+ * by its key if all goes along. Else `recover` would believe any key of a file system.
  */
-function mayRemember(shared: Export): boolean {
-  const { recover, contents, trace } = shared.accelerator;
-  return movesAsWhole(shared) && (recover === undefined || contents !== undefined) && trace === undefined;
+function isFound(shared: Export, { place }: SavedNode): boolean {
+  const { elsewhere, recover, contents, trace } = shared.accelerator;
+  if (elsewhere !== undefined) return place !== undefined;
+  const isOfAll = (recover === undefined || contents !== undefined) && trace === undefined;
+  return place === undefined && isOfAll && movesAsWhole(shared);
 }
 
 /** Whether a guest takes what the backend has along, so that no other guest may use it. */

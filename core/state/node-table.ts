@@ -372,7 +372,8 @@ export class NodeTable {
     }
     const [low, high, generation] = [this.idLow(slot), this.idHigh(slot), this.generation(slot)];
     const trace = this.#accelerator?.trace?.(node);
-    this.remembered.add({ low, high, generation, key, trace });
+    const seen = this.#accelerator?.elsewhere?.seen?.(node);
+    this.remembered.add({ low, high, generation, key, trace, seen });
   }
 
   /** Adds a node with the id and generation in `#identity`. */

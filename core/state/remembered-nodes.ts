@@ -1,7 +1,7 @@
 import type { NodeKey } from '../backend/index.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow } from './ids.js';
 
-/** More of key and trace is not remembered, so that the limit of nodes is one of memory too. */
+/** More of key and texts is not remembered, so that the limit of nodes is one of memory too. */
 const MAX_BYTES = 1024;
 
 /** A node that no guest knows any more. */
@@ -12,6 +12,10 @@ export interface RememberedNode {
   readonly key: NodeKey;
   /** What the backend needs to know beside the key (`Accelerator.trace`). */
   readonly trace?: string | undefined;
+  /** What the backend knows of it beside (`Elsewhere.seen`). */
+  readonly seen?: string | undefined;
+  /** Where it is, of one that a guest knew on another host (`Elsewhere`). Its key is of there. */
+  readonly place?: string | undefined;
 }
 
 /**
@@ -42,19 +46,27 @@ export class RememberedNodes {
   }
 
   add(node: RememberedNode): void {
-    const { key, trace = '' } = node;
-    const size = (typeof key === 'number' ? 8 : key.length) + trace.length;
+    const { key, trace = '', seen = '', place = '' } = node;
+    const texts = trace.length + seen.length + place.length;
+    const size = (typeof key === 'number' ? 8 : key.length) + texts;
     if (this.#limit === 0 || size > MAX_BYTES) return;
     const id = idOf(node.low, node.high);
-    this.#nodes.delete(id);
+    this.#forget(id);
     this.#nodes.set(id, node);
     if (trace !== '') this.#traces.set(key, trace);
     if (this.#nodes.size <= this.#limit) return;
-    for (const [oldest, { key: itsKey }] of this.#nodes) {
-      this.#nodes.delete(oldest);
-      this.#traces.delete(itsKey);
+    for (const oldest of this.#nodes.keys()) {
+      this.#forget(oldest);
       return;
     }
+  }
+
+  /** Keys of bytes are equal only to themselves, so that each node's own one is needed here. */
+  #forget(id: string): void {
+    const node = this.#nodes.get(id);
+    if (node === undefined) return;
+    this.#nodes.delete(id);
+    this.#traces.delete(node.key);
   }
 
   find(low: NodeIdLow, high: NodeIdHigh): RememberedNode | undefined {

@@ -3,6 +3,7 @@ import { FsError, LockHold, type Backend, type NodeKey } from '../backend/index.
 import { Export, type ExportOptions } from './export.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import type { Left } from './journal/index.js';
+import type { RememberedNode } from './remembered-nodes.js';
 import { holdOf, restoreLocks, saveLocks, type SavedLock } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
 import {
@@ -78,23 +79,30 @@ function holdNodes(
 }
 
 /** The nodes that guests have forgotten and that are found by their file handles. */
-export function saveRemembered({ nodes }: Export): { remembered?: SavedNode[] } {
-  const remembered = Array.from(nodes.remembered.all, ({ low, high, generation, key, trace }) => ({
+function saveRemembered({ nodes }: Export): { remembered?: SavedNode[] } {
+  const remembered = Array.from(nodes.remembered.all, saveForgotten);
+  return remembered.length === 0 ? {} : { remembered };
+}
+
+/** A node that guests have forgotten. */
+export function saveForgotten({ low, high, generation, key, trace, place }: RememberedNode): SavedNode {
+  return {
     key: saveKey(key),
     low: low >>> 0,
     high: high >>> 0,
     generation: generation >>> 0,
     ...(trace === undefined ? {} : { trace }),
-  }));
-  return remembered.length === 0 ? {} : { remembered };
+    ...(place === undefined ? {} : { place }),
+  };
 }
 
-/** Takes what {@link saveRemembered} gave, as far as this export remembers nodes. */
-export function restoreRemembered({ nodes }: Export, { remembered = [] }: SavedExport): void {
-  for (const { low, high, generation, key, trace } of remembered) {
+/** Takes what {@link saveForgotten} gave of nodes, as far as this export remembers any. */
+export function restoreRemembered({ nodes }: Export, remembered: readonly SavedNode[] = []): void {
+  for (const { low, high, generation, key, trace, place } of remembered) {
     const id = { low: (low | 0) as NodeIdLow, high: (high | 0) as NodeIdHigh };
-    const rest = { generation: (generation | 0) as NodeGeneration, key: restoreKey(key), trace };
-    nodes.remembered.add({ ...id, ...rest });
+    const rest = { generation: (generation | 0) as NodeGeneration, key: restoreKey(key), place };
+    // Traces are of the host where the key is.
+    nodes.remembered.add({ ...id, ...rest, trace: place === undefined ? trace : undefined });
   }
 }
 
@@ -177,7 +185,7 @@ export async function restoreExport(
       const { recover } = accelerator;
       if (recover === undefined)
         throw new RangeError('the state is of a backend that finds its nodes otherwise');
-      restoreRemembered(shared, saved);
+      restoreRemembered(shared, saved.remembered);
       const find: FindNode = async (key) => recover.call(accelerator, key);
       const restored = await restoreInto(shared, saved, held, find, new Set());
       const opened = new Set(saved.sessions.flatMap(({ handles }) => handles.map(({ node }) => node)));
@@ -198,7 +206,7 @@ export async function restoreExport(
         return node;
       }
     };
-    restoreRemembered(shared, saved);
+    restoreRemembered(shared, saved.remembered);
     return await restoreInto(shared, saved, held, find, removed);
   } catch (error) {
     await shared.close();

@@ -16,8 +16,9 @@ import * as z from 'zod';
  * - 4: `remembered`.
  * - 5: `traced`, and `trace` of a node.
  * - 6: `held` of a node.
+ * - 7: `place` of a node that was forgotten.
  */
-export const SAVED_VERSION = 6;
+export const SAVED_VERSION = 7;
 
 /** The oldest version that is read. */
 export const OLDEST_VERSION = 1;
@@ -41,6 +42,8 @@ function schemas() {
     generation: word,
     /** What the backend needs to know beside the key (`Accelerator.trace`). */
     trace: z.string().optional(),
+    /** Where it is, of a forgotten node that came from another host (`Elsewhere`). */
+    place: z.string().optional(),
     /**
      * As `held` of a handle, for a node that may have lost its name while no handle is open, such
      * as a directory that a process is in.

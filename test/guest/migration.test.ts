@@ -11,6 +11,7 @@ import { packCpio } from '../../core/guest/cpio.js';
 import { packPrograms } from '../../core/guest/host-programs.js';
 import { findKernel, readModules } from '../../core/guest/kernel.js';
 import { TestBucket } from '../backends/s3/support.js';
+import { FILE_HANDLE } from '../support/file-handles.js';
 import { sharedServer } from '../s3-server/shared.js';
 import { program } from '../support/program.js';
 import { temporaryFolder } from '../support/vhost-user.js';
@@ -47,11 +48,22 @@ function migrates(file: string): boolean {
   return Number(major) > 8 || (Number(major) === 8 && Number(minor) >= 2);
 }
 
+/** Makes files, and opens them by their handles when the kernel has forgotten them. */
+const HANDLES = `${FILE_HANDLE}
+mkdir -p by/handle; echo deep > by/handle/file; echo moved > by/old
+deep=$(file_handle save by/handle/file) moved=$(file_handle save by/old)
+mv by/old by/new; sync
+handles() {
+  echo 2 > /proc/sys/vm/drop_caches
+  [ "$(file_handle open . $deep) $(file_handle open . $moved)" = 'deep moved' ] || fail handles $n $(file_handle open . $deep) and $(file_handle open . $moved)
+}`;
+
 /**
  * Mounts the share and works there until somebody types a line. Tells each tenth round.
- * @param keepsRemoved whether open files survive that were removed.
+ * @param isOurs whether open files survive that were removed, and file handles lead to files that
+ * the guest's kernel has forgotten.
  */
-const init = (keepsRemoved: boolean): string => `#!/bin/busybox sh
+const init = (isOurs: boolean): string => `#!/bin/busybox sh
 /bin/busybox mkdir -p /dev /proc /tmp /mnt
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox --install -s /bin
@@ -60,7 +72,7 @@ mount -t proc proc /proc
 for module in /modules/*; do insmod $module; done
 mount -t virtiofs test /mnt && cd /mnt || poweroff -f
 fail() { echo "FAILED $*"; poweroff -f; }
-exec 3<> removed; echo before >&3; ${keepsRemoved ? 'rm removed' : ''}
+exec 3<> removed; echo before >&3; ${isOurs ? 'rm removed' : ''}
 exec 9> lock
 flock -x 9
 exec 8> waited
@@ -69,6 +81,7 @@ flock -x 8
 waiter=$!
 mkdir many
 i=0; while [ $i -lt 200 ]; do : > many/$i; i=$((i+1)); done
+${isOurs ? HANDLES : 'handles() { :; }'}
 (read -r line </dev/ttyS0; : > /tmp/stop) &
 n=0
 while [ ! -e /tmp/stop ]; do
@@ -77,7 +90,7 @@ while [ ! -e /tmp/stop ]; do
   [ $(ls many | wc -l) = 200 ] || fail listing
   echo v$n > new && mv new value && [ "$(cat value)" = v$n ] || fail value
   n=$((n+1))
-  [ $((n % 10)) = 0 ] && echo "ROUND"
+  [ $((n % 10)) = 0 ] && handles && echo "ROUND"
 done
 [ $(wc -l < log) = $n ] || fail lines
 flock -n -x lock true && fail lock
@@ -241,7 +254,8 @@ async function left(from: Host, to?: Host): Promise<number> {
 
 /** This program's words for a backend. */
 function ours(...backend: readonly string[]): readonly string[] {
-  return [process.execPath, program, 'serve', '--tag', 'test', '--locks', 'shared', '--backend', ...backend];
+  const options = ['--tag', 'test', '--locks', 'shared', '--max-remembered', '1000'];
+  return [process.execPath, program, 'serve', ...options, '--backend', ...backend];
 }
 
 /** A daemon's command line, but for its socket. @param own a directory of this host alone. */
@@ -285,7 +299,7 @@ function prepare(t: TestContext, name: string, output: Console): (number: number
   const programs = [
     { path: 'bin/busybox', mode: 0o100755, content: readFileSync('/bin/busybox') },
     { path: 'init', mode: 0o100755, content: Buffer.from(init(isOurs)) },
-    ...packPrograms(['flock']),
+    ...packPrograms(['flock', 'perl']),
   ];
   writeFileSync(initrd, packCpio([...directories, ...programs, ...modules]));
   return async (number) => {
@@ -319,6 +333,7 @@ for (const name of Object.keys(DAEMONS)) {
       const pauses: number[] = [];
       for (let moves = 1; moves <= MOVES && !output.isOver; moves++) {
         const to = await next(moves);
+        if (output.isOver) break;
         pauses.push(await move(at, to, join(folder, `stream${moves}`)));
         at.leave();
         at = to;

@@ -9,7 +9,6 @@ import { type MountedExport, shell } from './host-mount.js';
  */
 export const FILE_HANDLE = String.raw`
 file_handle() { perl -e '
-use Fcntl;
 my ($what, $path, $hex) = @ARGV;
 if ($what eq "save") {
   my $handle = pack("Ii", 128, 0) . "\0" x 128;
@@ -17,9 +16,9 @@ if ($what eq "save") {
   syscall(303, -100, $path, $handle, $mount, 0) == 0 or die "name_to_handle_at: $!\n";
   print unpack("H*", substr($handle, 0, 8 + unpack("I", $handle))), "\n";
 } else {
-  sysopen(my $mount, $path, O_RDONLY) or die "open: $!\n";
+  sysopen(my $mount, $path, 0) or die "open: $!\n";
   my $handle = pack("H*", $hex);
-  my $fd = syscall(304, fileno($mount), $handle, O_RDONLY);
+  my $fd = syscall(304, fileno($mount), $handle, 0);
   if ($fd < 0) { print "$!\n"; exit }
   if (-d "/proc/self/fd/$fd") { opendir(my $d, "/proc/self/fd/$fd"); print join(" ", sort readdir($d)), "\n" }
   else { open(my $f, "<&=", $fd); print <$f> }

@@ -168,6 +168,33 @@ export const storedStates: readonly StoredState[] = [
       },
     ],
   },
+  {
+    version: 7,
+    bytes:
+      'H4sIAAAAAAAAA8VUTYgcRRTuFTWzgiRoDgFzCKWEENql3nv1O6DObLKrYhZMFjeEZZB2p3fS7uzMMtNhE5YBBU8qeFX0ouYoHryIJw8eBUXw5EXEq4oHf0BFpLtnqmc7PZ2JHnyHnq+KV9/73t9srK4/s97cWDnied7bi553wIbhcBj1e0NW3zxgUZvV0We9sNOPoyAO26x+wHajXn/A6mR8tt0NOkNWB64NAijU4ytkde6z3eD6pTBoB1fDoM3qQMA1preXB1EcJs+EkVqlV88GnXDI6ijVyGfdfn/n2l4iYRN8bPmb6EPL36T0K9KvTL8q/WofWi2fXQ167W44Ft5rh9dTEZ2wFw6COOr3WB181uu3wxSMpePId94wwxtLvXGGNzlv7rNhPAiD3aRqYS8eRIk6ttx0ttJcF1PHi+cuRGI1P3eWr1y84k7nmqvR8r47Pt28vPYY89lWf3evGyb13A66w3A0cqV4clpeqrzN6uJ/badJ22nTtgHPfiD7yXoMWZNB3HFPzR311N5RT4Hfrqnn9iubuna4qfxQU893/nVTW0l1t3aGiZgx2DxgO1Gvzepsrz+MrjN/stLZKk/mv7/fCweszjTz2V4yGDCJkOYY39jL/IZxMIhZnXHmszCltSyp2KwYYqof/ylGy2f7QRSHgySn1iijHecX3kgS7iVTa5QVUnA0BtJR28+iRJ2rt4wKT3WXvkX3VpISGpSZcAgUKK1EYQ+TESdtAbRSs1nJsVoirYnbCStYJEHEqTBxZMhKS1WkYkJKxggNUkucsKJEEmC1KmpVXCAHq2E2rZzQojaaUCgiVwKuLEgrhSnSkkEuNKfZtGpCqxRpFKgcKyggUsoqUWAlAZxQmIoaaFcDMEZzDqRdDTQXUhNSYfPRWJIGOFbQGlcDBOREFvOGgZZgtAFZ+IvgZKxCK2azWjcFRoAUxFU+BRqFAVRFrUoJozUCzmS13JVAkUKpObmxR6NJchSCCpUFjQpAajOb1i0RgtJCCos5LQprEsEFWkBUgqwRs8fA5vulQRFKNDmtQELgZAvThZK0RW6tnE3rFkwLCcYSl3m/UCmDRuhCDVAqK62QFWLzDeMkNAmd7y1xaYhzIlEUyzlosLpCrNswASCUlsK4xSWlJSlrTYFWoLZkuZGj1mhtZW11fcFL7KnXG+mvt9Q46k3s5yd+bLqDd3cOH/3ws2+a1/46c+8EN97dXCzDmU/y8h5vO+qGfEzQuM9rR4NwK+4PbozvjjUyF8iObNplfHd6rLHWuPmyV2ZpzKPvvFeb4If/+MDhNx/4uFbwSe14Y+EWouONYRx1u/nFI5UhvecvuJRfe+uSwyuvPLdY8Jk/pHco5NSDlO6HP9931f/l9y8d7jy0UZv2WfCOeNeG4WCpv51Q8CoB7SAOeH5xrDHd/ruKOW8cdbm99NXPtTK8vPZpLWv/ghfkkV/I4InGgreVwZONBa+dwVPjJrPK9D/6VbroOzebDn/y9/nFaZ9C+nC79CG/OF2Z/ig+cIHuf3xQirNNOJT+mTz9s3n6fp7+UmMipyr9B1e/qM2JS+1EJftvn39dmxOX2slK9sYb39XmxKV2qpJ91iiW4FI7U8n+6vrW4py41M5Wa//+xcU5can5lew/fdtbnBOX2lIl+6wdKMEF+weBfaBkMRAAAA==',
+    guests: [
+      {
+        file: 18221807844773623872n,
+        fh: 4294967296n,
+        removed: 8261081968679498781n,
+        removedFh: 4294967297n,
+        directory: 10838005385819590376n,
+        listing: 4294967298n,
+        read: ['.', '..', 'a', 'b'],
+        cookie: 4n,
+      },
+      {
+        file: 8471742508151994562n,
+        fh: 4294967296n,
+        removed: 12341599021297361159n,
+        removedFh: 4294967297n,
+        directory: 9663128736822770889n,
+        listing: 4294967298n,
+        read: ['.', '..', 'a', 'b'],
+        cookie: 4n,
+      },
+    ],
+  },
 ];
 
 export const storedJournals: readonly StoredJournal[] = [

@@ -43,6 +43,7 @@ export function traceOperations(
   readonly recoverByName: (key: Uint8Array) => Node | undefined;
 } {
   let given: ReadonlyMap<NodeKey, string> = new Map();
+  let givenSize = 0;
   /** The traces by the text of the key. */
   let traces: ReadonlyMap<string, string> | undefined;
   /** Keys of files without handles by their inode numbers, of the traces that are given. */
@@ -176,12 +177,13 @@ export function traceOperations(
       finder.onMoved = changed;
     },
     retrace(before) {
-      if (before === given) return;
+      foundByName.clear();
+      if (before === given && before.size === givenSize) return;
       given = before;
+      givenSize = before.size;
       traces = undefined;
       byIno = undefined;
       keysByIno = undefined;
-      foundByName.clear();
     },
   };
 }

@@ -1,6 +1,6 @@
 import { readlinkSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { NodeMigration } from '../../../core/backend/accelerator.js';
+import type { Elsewhere, NodeMigration } from '../../../core/backend/accelerator.js';
 import {
   type Awaitable,
   decodeName,
@@ -54,12 +54,22 @@ interface Finding {
   enterFile(fd: Fd): Node | undefined;
 }
 
-/** A guest's files on their way to another host. */
+/**
+ * A guest's files on their way to another host.
+ * @param recover finds a file by a key that this daemon gave.
+ */
 export function migrationOperations(
   share: Share,
   { key, resolveAt, resolveHandle, translate, enterFile }: Finding,
-): NodeMigration<Node> {
+  recover: (key: NodeKey) => Node,
+): { readonly migration: NodeMigration<Node>; readonly elsewhere: Elsewhere<Node> } {
   const { nodes, options, log } = share;
+  const ownHow =
+    options.migrationMode === 'file-handles'
+      ? How.HANDLE
+      : options.migrationVerifyHandles
+        ? How.VERIFIED
+        : How.PATH;
 
   /** A path that leads to the file now, or why there is none. */
   function pathTo(node: Node): Uint8Array | typeof REMOVED | typeof UNKNOWN {
@@ -89,13 +99,7 @@ export function migrationOperations(
   }
 
   async function depart(all: readonly Node[]): Promise<Uint8Array> {
-    const how =
-      options.migrationMode === 'file-handles'
-        ? How.HANDLE
-        : options.migrationVerifyHandles
-          ? How.VERIFIED
-          : How.PATH;
-    const parts: Uint8Array[] = [Uint8Array.of(VERSION, how)];
+    const parts: Uint8Array[] = [Uint8Array.of(VERSION, ownHow)];
     let room = MOST_CONTENT_ALONG;
     for (const [index, node] of all.entries()) {
       if (index % NODES_PER_TURN === NODES_PER_TURN - 1) await nextTurn();
@@ -139,25 +143,100 @@ export function migrationOperations(
       places.set(name, isAttached ? view.subarray(middle, end) : (place ?? decodeName(view, middle, end)));
       from = end;
     }
-    share.finder.discoverMounts();
-    const root = readlinkSync(`/proc/self/fd/${share.descriptor(share.root)}`);
+    const finding = finder();
     return (given) => {
       if (!isKey(given)) throw FsError.of('ESTALE');
       if (isRootKey(given)) return share.root;
       const place = places.get(Buffer.from(given).toString('latin1')) ?? UNKNOWN;
       if (typeof place === 'object') return unpackRemoved(share, place, enterFile);
-      const wanted = how === How.PATH ? undefined : translate(given);
-      let node: Node | undefined;
-      if (typeof place === 'string' && isPlain(place) && ownMounts.above(`${root}/${place}`) === undefined)
-        node = resolveAt(place, wanted);
-      if (node === undefined && how === How.HANDLE) node = resolveHandle(wanted!);
+      const node = finding(how, given, typeof place === 'string' ? place : undefined);
       if (node === undefined) throw FsError.of(place === REMOVED ? 'ENOENT' : 'ESTALE');
       return node;
     };
   }
 
-  return { depart, arrive };
+  /** How a file is found here by the key and the path that it had there. */
+  function finder(): (how: number, given: Uint8Array, path: string | undefined) => Node | undefined {
+    share.finder.discoverMounts();
+    const root = readlinkSync(`/proc/self/fd/${share.descriptor(share.root)}`);
+    return (how, given, path) => {
+      const wanted = how === How.PATH ? undefined : translate(given);
+      let node: Node | undefined;
+      if (path !== undefined && isPlain(path) && ownMounts.above(`${root}/${path}`) === undefined)
+        node = resolveAt(path, wanted);
+      return node ?? (how === How.HANDLE ? resolveHandle(wanted!) : undefined);
+    };
+  }
+
+  /** The key of the directory in base64 and the name in it; or, after a slash, the path. */
+  function seen(node: Node): string | undefined {
+    const { parent, name } = node;
+    if (parent !== undefined && name !== '' && (parent === share.root || nodes.has(parent)))
+      return `${base64(key(parent))}/${name}`;
+    const path = pathTo(node);
+    return typeof path === 'number' ? undefined : `/${decodeName(path)}`;
+  }
+
+  /**
+   * The path by the name that a file was seen under: the kernel tells those of directories at any
+   * time, and of other files only as long as it has their names in memory.
+   */
+  function pathSeen(node: Node, text: string): Uint8Array | undefined {
+    const slash = text.indexOf('/');
+    const name = text.slice(slash + 1);
+    const above = slash === 0 ? '' : pathOfKey(bytesOf(text.slice(0, slash)));
+    if (above === undefined) return undefined;
+    const path = above === '' ? name : `${above}/${name}`;
+    return leadsTo(share, path, nodes.descriptor(node) as Fd) ? nameBytes(path) : undefined;
+  }
+
+  /** The path of a directory; '' for the root. */
+  function pathOfKey(given: Uint8Array): string | undefined {
+    if (isRootKey(given)) return '';
+    const { size } = nodes;
+    const node = recover(given);
+    const path = pathTo(node);
+    if (nodes.size > size) nodes.forget(node);
+    return typeof path === 'number' ? undefined : decodeName(path);
+  }
+
+  /** A digit that says how, the key in base64, a space, and the path. */
+  function placeOf(given: NodeKey, text: string | undefined): string | undefined {
+    const { size } = nodes;
+    const node = recover(given);
+    let path = pathTo(node);
+    try {
+      if (path === UNKNOWN && text !== undefined) path = pathSeen(node, text) ?? UNKNOWN;
+    } finally {
+      if (nodes.size > size) nodes.forget(node);
+    }
+    if (path === REMOVED || (path === UNKNOWN && ownHow !== How.HANDLE)) return undefined;
+    return `${ownHow}${base64(given as Uint8Array)} ${typeof path === 'number' ? '' : decodeName(path)}`;
+  }
+
+  function find(text: string): Node {
+    const [, said, given, path] = PLACE.exec(text) ?? [];
+    const bytes = bytesOf(given ?? '');
+    const node = isKey(bytes) && !isRootKey(bytes) ? finder()(Number(said), bytes, path) : undefined;
+    if (node === undefined) throw FsError.of('ESTALE');
+    return node;
+  }
+
+  const begin = (): void => {
+    share.finder.recordsAll = true;
+  };
+  return { migration: { depart, arrive }, elsewhere: { begin, seen, place: placeOf, find } };
 }
+
+function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('base64url');
+}
+
+function bytesOf(text: string): Uint8Array {
+  return new Uint8Array(Buffer.from(text, 'base64url'));
+}
+
+const PLACE = /^([012])([^ ]+) (.*)$/s;
 
 /** The path by the names under which directories and file were last seen, if that is recorded. */
 function namesOf({ root, nodes }: Share, node: Node): string | undefined {

@@ -60,6 +60,8 @@ export class NodeFinder {
   readonly #root: Node;
   readonly #submounts: Options['submounts'];
   readonly #recordsNames = isRestricted();
+  /** Whether {@link records} all nodes. */
+  recordsAll = this.#recordsNames;
   /** Told of a known node that has another directory or name than before. */
   onMoved: ((node: Node) => void) | undefined;
   /** Asked where a node was last seen by a process that was killed. It sets the node's place. */
@@ -168,10 +170,11 @@ export class NodeFinder {
 
   /**
    * Whether it is recorded where a node was seen last: {@link reopen} needs that under Landlock,
-   * and who follows this process, if it is killed, to find files without handles.
+   * who follows this process, if it is killed, to find files without handles, and another host to
+   * find any.
    */
   records(node: Node): boolean {
-    return this.#recordsNames || !this.#nodes.hasHandle(node);
+    return this.recordsAll || !this.#nodes.hasHandle(node);
   }
 
   /** Where a file with several names was seen before it may be found, too. */

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
-import type { NodeMigration } from '../../../core/backend/accelerator.js';
+import type { Elsewhere, NodeMigration } from '../../../core/backend/accelerator.js';
 import { FileType, FsError, type GuestBuffer, nameBytes, type NodeKey } from '../../../core/backend/index.js';
 import { MOST_FOREIGN_JSON } from '../../../core/backend/limits.js';
 import { Deadline } from '../client/deadline.js';
@@ -60,7 +60,7 @@ type Named = z.infer<typeof named>;
 type Nameless = Exclude<NonNullable<Exclude<Place, string>>, Named>;
 
 /** What is needed of the backend. */
-interface Owner {
+export interface MigrationOwner {
   mounted(): MountedBucket;
   readonly readOnly: boolean;
   /** Has a piece of memory that reads fill. */
@@ -75,7 +75,7 @@ interface Owner {
 }
 
 /** A guest's files on their way to another host. What is staged of them is uploaded first. */
-export function migrationOperations(owner: Owner): NodeMigration<Node> {
+export function migrationOperations(owner: MigrationOwner): NodeMigration<Node> {
   return {
     depart: (nodes) => depart(owner, nodes),
     arrive(state) {
@@ -92,7 +92,27 @@ export function migrationOperations(owner: Owner): NodeMigration<Node> {
   };
 }
 
-async function depart(owner: Owner, all: readonly Node[]): Promise<Uint8Array> {
+/**
+ * Where forgotten nodes are: `f` or `d`, for a file or a directory, and the path.
+ * @param whereIs tells the kind and the path of a node by its key, without asking the bucket.
+ */
+export function elsewhereOperations(
+  owner: MigrationOwner,
+  whereIs: (key: NodeKey) => Pick<Named, 'kind' | 'path'> | undefined,
+): Elsewhere<Node> {
+  return {
+    place(key) {
+      const found = whereIs(key);
+      return found && `${found.kind === 'file' ? 'f' : 'd'}${found.path}`;
+    },
+    find(place) {
+      const kind = place.startsWith('d') ? 'directory' : 'file';
+      return owner.guard(() => assume(owner, { kind, path: place.slice(1) }));
+    },
+  };
+}
+
+async function depart(owner: MigrationOwner, all: readonly Node[]): Promise<Uint8Array> {
   const { files, services } = owner.mounted();
   const deadline = Deadline.after(UPLOAD_TIMEOUT_SECONDS);
   await services.pendingDeletes.settledBelow('', deadline);
@@ -135,7 +155,7 @@ function placeOf(node: Node): Named {
  * What is in a file; undefined if the bucket does not have it any more.
  * @throws S3Failure, FsError for what may pass: the guest stays where its file is.
  */
-async function contentOf(owner: Owner, node: FileNode): Promise<Uint8Array | undefined> {
+async function contentOf(owner: MigrationOwner, node: FileNode): Promise<Uint8Array | undefined> {
   const { files, services } = owner.mounted();
   const content = Buffer.alloc(node.size);
   const file = files.open(node, false);
@@ -190,7 +210,7 @@ function decode(state: Uint8Array): {
 }
 
 async function arrive(
-  owner: Owner,
+  owner: MigrationOwner,
   places: ReadonlyMap<string, Place>,
   contents: ReadonlyMap<string, Uint8Array>,
   key: NodeKey,
@@ -214,7 +234,7 @@ async function mustAnswer({ services }: MountedBucket): Promise<void> {
 }
 
 /** A node with a name, in use, of which the bucket is asked when the guest uses it. */
-async function assume(owner: Owner, { path, kind, open }: Named): Promise<Node> {
+async function assume(owner: MigrationOwner, { path, kind, open }: Named): Promise<Node> {
   const { services, tree } = owner.mounted();
   if (path === '') return tree.root;
   if (!isNamed(path)) throw FsError.of('ESTALE');
@@ -241,7 +261,7 @@ function isName(name: string): boolean {
 
 /** A node without a name that is as the one that has left. */
 async function nameless(
-  { mounted, readOnly }: Owner,
+  { mounted, readOnly }: MigrationOwner,
   { posix: attributes }: Nameless,
   content: Uint8Array | undefined,
 ): Promise<Node> {

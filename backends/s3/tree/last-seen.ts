@@ -93,6 +93,16 @@ export function pathIn(trace: string | undefined): string | undefined {
   return trace === undefined || trace === '' ? undefined : parse(trace).path;
 }
 
+/** Where a node is that has a name, by its key and its trace, if that is known. */
+export function placeIn(
+  key: string,
+  trace: string | undefined,
+): { kind: Node['kind']; path: string } | undefined {
+  const { kind, path = key, moving, nameless }: Trace = trace === undefined ? {} : parse(trace);
+  const isKnown = kind !== undefined && moving === undefined && nameless === undefined;
+  return isKnown ? { kind, path } : undefined;
+}
+
 function namelessOf(node: Node): Nameless | null {
   // Nobody knows what it was.
   if (node.isAssumed) return null;

@@ -1,4 +1,4 @@
-import { andThen, type Entry, FsError, type NodeKey } from '../../backend/index.js';
+import { andThen, type Awaitable, type Entry, FsError, type NodeKey } from '../../backend/index.js';
 import {
   NO_SLOT,
   ROOT_SLOT,
@@ -36,24 +36,33 @@ async function lookUpById(session: Session, request: Request): Promise<Entry<obj
   const at = fuse_in_header.nodeid >> 2;
   const low = ints[at] as NodeIdLow;
   const high = ints[at + 1] as NodeIdHigh;
-  const { nodes, backend, accelerator } = session;
+  const { nodes } = session;
   const slot = nodes.find(low, high);
   if (slot !== NO_SLOT) return entryOf(session, nodes.node(slot), request);
   const remembered = nodes.remembered.find(low, high);
   if (remembered === undefined) throw FsError.of('ESTALE');
-  accelerator.retrace?.(nodes.remembered.traces);
-  const node = await (accelerator.recover?.(remembered.key) ?? backend.resolve!(remembered.key));
+  const node = await findAgain(session, remembered);
   enterAgain(session, node, remembered);
   return entryOf(session, node, request);
+}
+
+function findAgain(session: Session, { key, place }: RememberedNode): Awaitable<object> {
+  const { nodes, backend, accelerator } = session;
+  if (place !== undefined) {
+    if (accelerator.elsewhere === undefined) throw FsError.of('ESTALE');
+    return accelerator.elsewhere.find(place);
+  }
+  accelerator.retrace?.(nodes.remembered.traces);
+  return accelerator.recover?.(key) ?? backend.resolve!(key);
 }
 
 /** Gives a node the id that it had. @throws ESTALE if it has another one by now. */
 function enterAgain(
   { nodes, backend }: Session,
   node: object,
-  { low, high, generation, key }: RememberedNode,
+  { low, high, generation, key, place }: RememberedNode,
 ): void {
-  if (!isSameKey(backend.key!(node), key)) {
+  if (place === undefined && !isSameKey(backend.key!(node), key)) {
     nodes.discard(node);
     throw FsError.of('ESTALE');
   }

@@ -67,6 +67,7 @@ export async function loadMigratingSession(
         );
       session.log.warn(lost, 'a guest has come without some of what it had');
     }
+    arrived.remember();
     session.journal?.describe();
     session.journal?.collect();
     return session;

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { CreateBucketCommand, DeleteBucketCommand } from '@aws-sdk/client-s3';
-import { type FuseClient, ROOT, rejectsWith } from '../../../support/fuse-client.js';
+import { InitFlag } from '../../../../core/fuse/wire/abi.js';
+import { type FuseClient, ROOT, rejectsWith, usualInitFlags } from '../../../support/fuse-client.js';
 import { host, migrate, warnings } from '../../../support/migrating-guests.js';
 import { saveState, startQueues, stopQueues } from '../../../support/migration.js';
 import { Proxy } from '../proxy.js';
@@ -11,6 +12,7 @@ after(removeFolders);
 
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 const EAGAIN = 11;
+const ESTALE = 116;
 const MiB = 2 ** 20;
 
 interface Opened {
@@ -162,4 +164,47 @@ test('a guest stays where it is if its bucket does not give what a removed file 
   proxy.fault = () => undefined;
   await startQueues(frontEnd, bases);
   assert.equal(await text(fuse, { nodeid, fh }), 'mine');
+});
+
+test('file handles of a guest lead to files that it had forgotten, on another host and on the next', async (t) => {
+  const bucket = await TestBucket.create();
+  const { name, endpoint } = bucket;
+  const settings = async () => ({
+    limits: { remembered: 100 },
+    backend: { type: 's3', bucket: name, endpoint, pathStyle: true, cacheDir: await temporaryFolder() },
+  });
+  const from = await host(t, await settings());
+  const { fuse } = from;
+  const flags = usualInitFlags | BigInt(InitFlag.EXPORT_SUPPORT);
+  await fuse.init(flags);
+  const directory = await fuse.mkdir(ROOT, 'directory');
+  const { entry, open } = await fuse.create(directory.nodeid, 'file');
+  await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('content'));
+  await fuse.release(entry.nodeid, open.fh);
+  const moved = await fuse.create(ROOT, 'before');
+  await fuse.release(moved.entry.nodeid, moved.open.fh);
+  await fuse.rename(ROOT, 'before', ROOT, 'moved');
+  const gone = await fuse.mkdir(ROOT, 'gone');
+  await fuse.rmdir(ROOT, 'gone');
+  const later = await fuse.mkdir(ROOT, 'later');
+  for (const { nodeid } of [entry, directory, moved.entry, gone, later]) await fuse.forget(nodeid);
+  let at = from;
+  for (let moves = 0; moves < 2; moves++) {
+    const to = await host(t, await settings());
+    assert.equal(await migrate(at, to), true, JSON.stringify([at.log.lines, to.log.lines]));
+    await bucket.remove('later/');
+    const after = to.fuse;
+    const found = await after.lookup(entry.nodeid, '.');
+    assert.deepEqual([found.nodeid, found.generation], [entry.nodeid, entry.generation]);
+    const { fh } = await after.open(entry.nodeid, 0);
+    assert.equal(await text(after, { nodeid: entry.nodeid, fh }), 'content');
+    await after.release(entry.nodeid, fh);
+    assert.equal((await after.lookup(directory.nodeid, '.')).nodeid, directory.nodeid);
+    assert.equal((await after.lookup(directory.nodeid, 'file')).nodeid, entry.nodeid);
+    assert.equal((await after.lookup(moved.entry.nodeid, '.')).nodeid, moved.entry.nodeid);
+    for (const { nodeid } of [gone, later]) await rejectsWith(after.lookup(nodeid, '.'), ESTALE);
+    await after.forget(entry.nodeid, 2n);
+    for (const { nodeid } of [directory, moved.entry]) await after.forget(nodeid);
+    at = to;
+  }
 });
