@@ -5,6 +5,7 @@ import { S3Client } from '@aws-sdk/client-s3';
 import type { S3Options } from '../options.js';
 import { refusePages } from './answers.js';
 import { Connections } from './connections.js';
+import { CONNECT_TIMEOUT_MS } from './direct.js';
 import { endpointOf, isBareHost, trust } from './endpoint.js';
 import { sendHeaderBytes } from './header-bytes.js';
 import { proxyTo } from './proxies.js';
@@ -77,7 +78,7 @@ function clientOf(options: S3Options, secureContext: SecureContext | undefined):
     requestHandler: {
       httpAgent: new HttpAgent(agents),
       httpsAgent: new HttpsAgent({ ...agents, ...(secureContext === undefined ? {} : { secureContext }) }),
-      connectionTimeout: 5_000,
+      connectionTimeout: CONNECT_TIMEOUT_MS,
     },
   });
 }

@@ -1,10 +1,9 @@
 import type { SecureContext } from 'node:tls';
 import { type Dispatcher, Pool, ProxyAgent } from 'undici';
-import { DirectConnections } from './direct.js';
+import { CONNECT_TIMEOUT_MS, DirectConnections } from './direct.js';
 import { proxyFor } from './proxies.js';
 import type { Server } from './proxies.js';
 
-const CONNECT_TIMEOUT_MS = 5_000;
 /**
  * Milliseconds after which an idle connection is closed. Servers close theirs after 5 seconds or
  * more.

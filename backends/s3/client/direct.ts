@@ -14,7 +14,8 @@ import type { Server } from './proxies.js';
 
 /** Most bytes of an answer's head. */
 const HEAD_MAX_BYTES = 16 * 1024;
-const CONNECT_TIMEOUT_MS = 5_000;
+/** Connecting is tried anew after one second and after three (Linux, tcp_syn_retries). */
+export const CONNECT_TIMEOUT_MS = 4_000;
 /** As that of the other connections. */
 const IDLE_MAX_MS = 4_000;
 

@@ -35,6 +35,8 @@ const LASTING = new Set([
   'ECONNREFUSED',
   'ENOTFOUND',
   'EAI_AGAIN',
+  // Of connecting alone.
+  'ETIMEDOUT',
   'EHOSTUNREACH',
   'ENETUNREACH',
   'NoS3Answer',

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { RequestListener, ServerResponse } from 'node:http';
-import { createServer as createTcpServer } from 'node:net';
+import { connect, createServer as createTcpServer } from 'node:net';
 import type { Server as TcpServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -68,6 +70,21 @@ describe('a start that fails says why, and what to do', () => {
   it('a port where nothing listens', async () => {
     await fails({ endpoint: `http://127.0.0.1:${await freePort()}` }, /nothing listens there.*--endpoint/);
     await fails({ endpoint: `http://localhost:${await freePort()}` }, /nothing listens there/);
+  });
+
+  it('a host that drops what is sent to it', { timeout: 30_000 }, async (t) => {
+    const port = await freePort();
+    // Linux drops connections to a socket whose queue is full, and nobody takes any from it.
+    const listen = `require('net').createServer().listen({ port: ${port}, host: '127.0.0.1', backlog: 1 }, () =>
+      console.log('listening'))`;
+    const server = spawn(process.execPath, ['-e', listen], { stdio: ['ignore', 'pipe', 'inherit'] });
+    t.after(() => server.kill('SIGKILL'));
+    await once(server.stdout, 'data');
+    server.kill('SIGSTOP');
+    const waiting = Array.from({ length: 8 }, () => connect(port, '127.0.0.1').on('error', () => undefined));
+    t.after(() => waiting.forEach((socket) => socket.destroy()));
+    await once(waiting[0]!, 'connect');
+    await fails({ endpoint: `http://127.0.0.1:${port}` }, /no answer in time.*ETIMEDOUT.*firewalls/);
   });
 
   it('a host that does not exist', async () => {
