@@ -16,6 +16,7 @@ import type {
   Opened,
 } from '../../core/backend/index.js';
 import { andThen, DAEMON, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
+import { pause } from '../../core/backend/pauses.js';
 import { threadStates } from '../../core/system/confinement/state.js';
 import { attributesOf, inodeNumber } from './objects/attributes.js';
 import { Deadline } from './client/deadline.js';
@@ -32,6 +33,9 @@ import type { S3Options } from './options.js';
 
 /** Blocks and files that `statfs` reports: a bucket has no size. */
 const BOUNDLESS = 2 ** 40;
+
+/** Names that are listed in one turn of the event loop. */
+const NAMES_PER_TURN = 256;
 
 /** The xattr of SELinux's label. */
 const SELINUX = 'security.selinux';
@@ -471,13 +475,16 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
       if (age > this.ttl) await nameLookup.list(directory, this.deadline(context));
       const entries = new Map<string, DirectoryEntry>();
+      let count = 0;
       for (const [name, known] of directory.names) {
+        if (++count % NAMES_PER_TURN === 0) await pause();
         if (known.kind === 'absent') continue;
         const lookupLater = !nameLookup.isComplete(known);
         const ino = tree.inodeOf(directory, name);
         entries.set(name, { name, type: nameLookup.typeOf(known), ino, lookupLater });
       }
       for (const [name, child] of directory.children) {
+        if (++count % NAMES_PER_TURN === 0) await pause();
         const decided = child.kind === 'directory' && entries.has(name);
         const ino = inodeNumber(child.id);
         if (!decided && isDirty(child))

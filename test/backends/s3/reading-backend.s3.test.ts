@@ -326,3 +326,25 @@ describe('reading a bucket', () => {
     assert.ok(sum <= 600_000, `${sum}`);
   });
 });
+
+it('others are served while large directories are listed, however many at a time', async () => {
+  const bucket = await TestBucket.create();
+  const [names, listings] = [1100, 8];
+  const all = Array.from({ length: names }, (_, i) => `name-${i}`);
+  for (let at = 0; at < names; at += 50)
+    await Promise.all(all.slice(at, at + 50).map((name) => bucket.put(name, name)));
+  const mount = await Mount.open(bucket, { readOnly: true });
+  assert.equal((await mount.names('')).length, names);
+  let turns = 0;
+  let isOver = false;
+  const turn = (): void => {
+    turns += 1;
+    if (!isOver) setImmediate(turn);
+  };
+  setImmediate(turn);
+  const found = await Promise.all(Array.from({ length: listings }, () => mount.names('')));
+  isOver = true;
+  for (const listed of found) assert.deepEqual(listed.sort(), all.toSorted());
+  assert.ok(turns >= listings * Math.floor(names / 256), `${turns} turns`);
+  await mount.close();
+});
