@@ -407,7 +407,7 @@ describe('wrap', () => {
         .sort(),
     );
     const traces = ['retrace', 'trace', 'tracesHelp', 'watchTraces'];
-    const recovery = ['descriptor', 'migration', 'recover', ...traces];
+    const recovery = ['descriptor', 'elsewhere', 'migration', 'recover', ...traces];
     const always = [...recovery, 'descriptors'];
     assert.deepEqual(
       parts(wrap(inner, { read: (next, ...args) => next(...args) })),
