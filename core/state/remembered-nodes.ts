@@ -47,12 +47,12 @@ export class RememberedNodes {
 
   add(node: RememberedNode): void {
     const { key, trace = '', seen = '', place = '' } = node;
-    const texts = trace.length + seen.length + place.length;
-    const size = (typeof key === 'number' ? 8 : key.length) + texts;
+    const size = (typeof key === 'number' ? 8 : key.length) + trace.length + place.length;
     if (this.#limit === 0 || size > MAX_BYTES) return;
     const id = idOf(node.low, node.high);
     this.#forget(id);
-    this.#nodes.set(id, node);
+    // Another host may do without what it was seen as; here it is found by key and trace.
+    this.#nodes.set(id, size + seen.length > MAX_BYTES ? { ...node, seen: undefined } : node);
     if (trace !== '') this.#traces.set(key, trace);
     if (this.#nodes.size <= this.#limit) return;
     for (const oldest of this.#nodes.keys()) {

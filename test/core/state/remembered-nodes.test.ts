@@ -14,3 +14,10 @@ test('a node that is forgotten again and again takes the room of one', () => {
     [1, 2, 0],
   );
 });
+
+test('a node is remembered without what was seen of it where that is too long', () => {
+  const nodes = new RememberedNodes(10);
+  const id = { low: 1 as NodeIdLow, high: 0 as NodeIdHigh, generation: 1 as NodeGeneration };
+  nodes.add({ ...id, key: 'key', trace: 'trace', seen: `/${'x'.repeat(1024)}` });
+  assert.deepEqual([...nodes.all], [{ ...id, key: 'key', trace: 'trace', seen: undefined }]);
+});
