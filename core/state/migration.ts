@@ -149,7 +149,8 @@ async function saveNewest(shared: Export): Promise<SavedNode[]> {
   accelerator.retrace?.(nodes.remembered.traces);
   for (const [index, node] of [...nodes.remembered.all].slice(-MOST_REMEMBERED).toReversed().entries()) {
     if (index % REMEMBERED_PER_TURN === REMEMBERED_PER_TURN - 1) await nextTurn();
-    const saved = saveForgotten({ ...node, place: node.place ?? (await placeOf(shared, node)) });
+    const place = node.place ?? (await placeOf(shared, node));
+    const saved = saveForgotten({ ...node, place, trace: place === undefined ? node.trace : undefined });
     if (!isFound(shared, saved)) continue;
     room -= JSON.stringify(saved).length;
     if (room < 0) break;

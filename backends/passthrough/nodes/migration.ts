@@ -190,26 +190,30 @@ export function migrationOperations(
     return leadsTo(share, path, nodes.descriptor(node) as Fd) ? nameBytes(path) : undefined;
   }
 
+  /** Finds a file by a key that this daemon gave, for as long as `use` takes. */
+  function whileFound<T>(given: NodeKey, use: (node: Node) => T): T {
+    const { size } = nodes;
+    const node = recover(given);
+    try {
+      return use(node);
+    } finally {
+      if (nodes.size > size) nodes.forget(node);
+    }
+  }
+
   /** The path of a directory; '' for the root. */
   function pathOfKey(given: Uint8Array): string | undefined {
     if (isRootKey(given)) return '';
-    const { size } = nodes;
-    const node = recover(given);
-    const path = pathTo(node);
-    if (nodes.size > size) nodes.forget(node);
+    const path = whileFound(given, pathTo);
     return typeof path === 'number' ? undefined : decodeName(path);
   }
 
   /** A digit that says how, the key in base64, a space, and the path. */
   function placeOf(given: NodeKey, text: string | undefined): string | undefined {
-    const { size } = nodes;
-    const node = recover(given);
-    let path = pathTo(node);
-    try {
-      if (path === UNKNOWN && text !== undefined) path = pathSeen(node, text) ?? UNKNOWN;
-    } finally {
-      if (nodes.size > size) nodes.forget(node);
-    }
+    const path = whileFound(given, (node) => {
+      const now = pathTo(node);
+      return now === UNKNOWN && text !== undefined ? (pathSeen(node, text) ?? UNKNOWN) : now;
+    });
     if (path === REMOVED || (path === UNKNOWN && ownHow !== How.HANDLE)) return undefined;
     return `${ownHow}${base64(given as Uint8Array)} ${typeof path === 'number' ? '' : decodeName(path)}`;
   }
