@@ -3,6 +3,7 @@ import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { countTurns } from '../../support/event-loop-turns.js';
 import { context, denied, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 describe('reading a bucket', () => {
@@ -335,15 +336,9 @@ it('others are served while large directories are listed, however many at a time
     await Promise.all(all.slice(at, at + 50).map((name) => bucket.put(name, name)));
   const mount = await Mount.open(bucket, { readOnly: true });
   assert.equal((await mount.names('')).length, names);
-  let turns = 0;
-  let isOver = false;
-  const turn = (): void => {
-    turns += 1;
-    if (!isOver) setImmediate(turn);
-  };
-  setImmediate(turn);
-  const found = await Promise.all(Array.from({ length: listings }, () => mount.names('')));
-  isOver = true;
+  const [found, turns] = await countTurns(() =>
+    Promise.all(Array.from({ length: listings }, () => mount.names(''))),
+  );
   for (const listed of found) assert.deepEqual(listed.sort(), all.toSorted());
   assert.ok(turns >= listings * Math.floor(names / 256), `${turns} turns`);
   await mount.close();
